@@ -1,0 +1,87 @@
+"""Test doubles for programs that use Sensorium: answers without a server."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sensorium._codec import tensor_from_value, value_from_tensor
+from sensorium._transports.base import AsyncTransport, Request, Response, Transport
+from sensorium.contract import TASKS
+from sensorium.errors import SensoriumError, UnknownTaskError
+
+Outputs = Mapping[str, object]
+"""A task's outputs by their names: `str` or `bytes`, a number, or a sequence of numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class MockRequest:
+    """A request as a `MockTransport` saw it."""
+
+    task: str
+    inputs: Mapping[str, bytes]
+    request_id: str
+    timeout_s: float
+
+
+class MockTransport(Transport, AsyncTransport):
+    """Answers from a mapping or a function, for `Client` and `AsyncClient` alike.
+
+    Usage:
+        transport = MockTransport({"visual_question_answering": {"answer": "red", "score": 0.9}})
+        with Client(transport=transport) as client:
+            assert client.ask(b"any picture", "what color?").text == "red"
+        assert transport.requests[0].inputs["question"] == b"what color?"
+
+    Args:
+        answers: For each task its outputs or the error to raise; or a function that takes the
+            request and returns the outputs or raises. A task that is left out is unknown.
+        ready: What `is_ready` tells.
+    """
+
+    address = "mock"
+
+    def __init__(
+        self,
+        answers: Mapping[str, Outputs | SensoriumError] | Callable[[MockRequest], Outputs],
+        *,
+        ready: bool = True,
+    ) -> None:
+        self.requests: list[MockRequest] = []
+        self.ready = ready
+        self._answers = answers
+
+    def infer(self, request: Request, timeout_s: float) -> Response:
+        """Note the request and answer it."""
+        signature = TASKS[request.model]
+        inputs = {
+            spec.name: value_from_tensor(spec, tensor)
+            for spec, tensor in zip(signature.inputs, request.inputs, strict=True)
+        }
+        seen = MockRequest(request.model, inputs, request.request_id, timeout_s)
+        self.requests.append(seen)
+        outputs = self._outputs(seen)
+        return Response(
+            request.model,
+            tuple(tensor_from_value(spec, outputs[spec.name]) for spec in signature.outputs),
+        )
+
+    async def ainfer(self, request: Request, timeout_s: float) -> Response:
+        """Note the request and answer it."""
+        return self.infer(request, timeout_s)
+
+    def is_ready(self, model: str | None, timeout_s: float) -> bool:  # noqa: ARG002 - the seam's
+        """Tell what the test said."""
+        return self.ready
+
+    async def ais_ready(self, model: str | None, timeout_s: float) -> bool:
+        """Tell what the test said."""
+        return self.is_ready(model, timeout_s)
+
+    def _outputs(self, request: MockRequest) -> Outputs:
+        if callable(self._answers):
+            return self._answers(request)
+        if request.task not in self._answers:
+            raise UnknownTaskError(f"this MockTransport has no answer for {request.task!r}.")
+        answer = self._answers[request.task]
+        if isinstance(answer, SensoriumError):
+            raise answer
+        return answer
