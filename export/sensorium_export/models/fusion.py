@@ -1,0 +1,62 @@
+"""Fusions: how text tokens learn what the picture shows.
+
+`ConcatFusion` is concat(T, V)·W; `CrossAttentionFusion` attends from each text token to the image
+tokens (Lu et al., "ViLBERT", 2019, section 3.1, the text side of its co-attention).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from sensorium_export.models.attention import CrossAttentionBlock, key_mask
+from sensorium_export.models.config import ModelConfig
+
+
+class ConcatFusion(nn.Module):
+    """concat(T, V)·W: every text token beside the mean image token, through one linear map."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2 * config.width, config.width)
+
+    def forward(
+        self, text_tokens: Tensor, attention_mask: Tensor, image_tokens: Tensor, image_mask: Tensor
+    ) -> Tensor:
+        """Return fused_tokens [batch, sequence, width]; arguments as in `CrossAttentionFusion`."""
+        weight = image_mask[..., None].to(image_tokens.dtype)
+        image = (image_tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+        both = torch.cat([text_tokens, image.expand_as(text_tokens)], dim=-1)
+        fused: Tensor = self.linear(both)
+        return fused * attention_mask[..., None].to(fused.dtype)
+
+
+class CrossAttentionFusion(nn.Module):
+    """Layers of self-attention over the text and cross-attention to the picture."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            CrossAttentionBlock(config.width, config.heads, config.feedforward)
+            for _ in range(config.fusion_layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(
+        self, text_tokens: Tensor, attention_mask: Tensor, image_tokens: Tensor, image_mask: Tensor
+    ) -> Tensor:
+        """Fuse a batch of texts with their pictures.
+
+        Args:
+            text_tokens: float, [batch, sequence, width].
+            attention_mask: int64, [batch, sequence]; 0 marks padding.
+            image_tokens: float, [batch, image_tokens, width].
+            image_mask: int64, [batch, image_tokens]; 0 hides a token.
+
+        Returns:
+            fused_tokens [batch, sequence, width].
+        """
+        self_mask, cross_mask = key_mask(attention_mask), key_mask(image_mask)
+        x = text_tokens
+        for block in self.blocks:
+            x = block(x, image_tokens, self_mask, cross_mask)
+        out: Tensor = self.norm(x)
+        return out

@@ -1,0 +1,1 @@
+"""Training and evaluation of the default bundle, `playroom`, on a procedural world."""
