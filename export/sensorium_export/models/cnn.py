@@ -104,7 +104,8 @@ class ObjectTokens(nn.Module):
         located = self.locate(cells)
         objectness = located[..., 0].sigmoid()
         described = torch.cat([cells, self.positions(located), objectness[..., None]], dim=-1)
-        strongest = objectness.topk(self.objects, dim=1).indices
+        # By logit: the sigmoid presses strong cells together until rounding decides their order.
+        strongest = located[..., 0].topk(self.objects, dim=1).indices
         index = strongest[..., None].expand(-1, -1, described.shape[-1])
         return described.gather(1, index), cells.mean(1)
 

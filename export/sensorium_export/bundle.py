@@ -1,0 +1,81 @@
+"""From a checkpoint to a published bundle: export every graph, prove it, write, check, publish."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sensorium.errors import ConfigurationError
+from sensorium_export.checkpoint import Checkpoint, load
+from sensorium_export.graphs import GRAPHS
+from sensorium_export.manifest import Manifest, manifest_from_build, manifest_path
+from sensorium_export.onnx_graph import bytes_from_onnx, onnx_from_module
+from sensorium_export.publish import publish, staging_beside
+from sensorium_export.recipe import Recipe, recipe_from_checkpoint
+from sensorium_export.repository import write_repository
+from sensorium_export.repository_check import check_repository
+from sensorium_export.runners import session_from_onnx
+from sensorium_export.stage_parity import GraphParity, graph_parity
+
+STEPS = len(GRAPHS) + 1
+"""How often `advance` is called: once for each graph, and once for the publication."""
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedBundle:
+    """What an export left: the manifest that was published and the parity of every graph."""
+
+    repository: Path
+    manifest: Manifest
+    parities: tuple[GraphParity, ...]
+
+
+def export_bundle(
+    checkpoint: Path, repository: Path, advance: Advance = lambda _done: None
+) -> ExportedBundle:
+    """Export a checkpoint's graphs and publish them as a model repository.
+
+    Args:
+        checkpoint: The directory that holds weights, config and tokenizer.
+        repository: The model repository; other bundles in it stay.
+        advance: Told after each step what is done, for a progress bar.
+
+    Raises:
+        ConfigurationError: The checkpoint cannot be exported, or a graph disagrees with PyTorch.
+            The repository is then as it was.
+    """
+    loaded = load(checkpoint)
+    recipe = recipe_from_checkpoint(loaded)
+    repository = repository.resolve()
+    with staging_beside(repository) as staging:
+        graphs, parities = _graphs(loaded, recipe, advance)
+        write_repository(staging, recipe, graphs, loaded.tokenizer_path)
+        check_repository(staging, recipe.sizes)
+        manifest = manifest_from_build(recipe.name, loaded.path, staging, parities)
+        manifest_path(staging, recipe.name).write_text(manifest.to_json(), encoding="utf-8")
+        publish(staging, repository, recipe.name)
+        advance("published")
+    return ExportedBundle(repository, manifest, parities)
+
+
+def _graphs(
+    checkpoint: Checkpoint, recipe: Recipe, advance: Advance
+) -> tuple[dict[str, bytes], tuple[GraphParity, ...]]:
+    graphs, parities = {}, []
+    for graph in GRAPHS:
+        module = graph.module_in(checkpoint.model)
+        onnx = onnx_from_module(
+            module, graph.signature, recipe.sizes, name=graph.name, method=graph.method
+        )
+        graphs[graph.path] = bytes_from_onnx(onnx)
+        session = session_from_onnx(graphs[graph.path])
+        parities.append(graph_parity(graph, checkpoint.model, session, recipe))
+        advance(graph.name)
+    failures = [failure for parity in parities for failure in parity.failures]
+    if failures:
+        listed = "".join(f"\n  {failure}" for failure in failures)
+        raise ConfigurationError(
+            f"{len(failures)} outputs differ from PyTorch; nothing was published:{listed}"
+        )
+    return graphs, tuple(parities)

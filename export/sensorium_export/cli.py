@@ -1,0 +1,136 @@
+"""The verbs `sensorium export` and `sensorium verify`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sensorium_export.parity_card import Card
+
+for _package in ("torch", "onnx", "onnxscript", "safetensors", "onnxruntime", "tokenizers"):
+    # Found, not imported: `sensorium --help` shows these verbs and shall not wait for PyTorch.
+    if find_spec(_package) is None:
+        raise ModuleNotFoundError(f"No module named {_package!r}", name=_package)
+
+DEFAULT_REPOSITORY = Path("model_repository")
+DEFAULT_CHECKPOINT = Path("checkpoints/playroom")
+DEFAULT_PICTURES = Path("docs/images")
+
+Repository = Annotated[Path, typer.Option(help="The model repository.", file_okay=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            exists=True, file_okay=False, show_default=False, help="A checkpoint's directory."
+        ),
+    ],
+    *,
+    repository: Repository = DEFAULT_REPOSITORY,
+    as_json: AsJson = False,
+) -> None:
+    """Export a checkpoint to ONNX, prove every graph against PyTorch, and publish the models."""
+    from sensorium_export.bundle import STEPS, export_bundle  # noqa: PLC0415 - imports PyTorch
+
+    with _progress(f"exporting {checkpoint.name}", STEPS) as advance:
+        exported = export_bundle(checkpoint, repository, advance)
+    manifest = exported.manifest
+    if as_json:
+        typer.echo(manifest.to_json(), nl=False)
+        return
+    for parity in exported.parities:
+        worst = parity.worst
+        typer.echo(
+            f"{parity.graph}: {len(parity.found)} outputs like PyTorch's, "
+            f"at most {worst.max_rel:.1e} apart (tolerance {worst.tolerance:g})"
+        )
+    typer.echo(f"{manifest.bundle}: {len(manifest.models)} models in {repository}")
+
+
+def verify(
+    checkpoint: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="What PyTorch runs.")
+    ] = DEFAULT_CHECKPOINT,
+    *,
+    repository: Repository = DEFAULT_REPOSITORY,
+    grpc: Annotated[
+        str | None,
+        typer.Option(help="Ask this server instead of starting one.", show_default=False),
+    ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(help="Its HTTP address; without both, one is started.", show_default=False),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many pictures to draw.")] = 200,
+    pictures: Annotated[
+        Path, typer.Option(help="A folder of real pictures to use as well.")
+    ] = DEFAULT_PICTURES,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0,
+    card: Annotated[
+        Path | None, typer.Option(help="Write the card there as Markdown.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that the served answers are PyTorch's, from raw bytes; exit code 1 if they are not."""
+    if (grpc is None) != (http is None):
+        raise typer.BadParameter("give both --grpc and --http, or neither to start a server.")
+
+    from sensorium_export import parity_card  # noqa: PLC0415 - only here
+    from sensorium_export import verify as verification  # noqa: PLC0415 - imports PyTorch
+
+    options = verification.Options(checkpoint, repository, count, seed, pictures, grpc, http)
+    with _status() as advance:
+        found = verification.verify(options, advance)
+    if card is not None:
+        card.write_text(parity_card.markdown_from(found), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        _print_tables(found)
+    for line in parity_card.failure_lines(found):
+        typer.echo(line, err=True)
+    if not found.has_passed:
+        raise typer.Exit(1)
+
+
+def _print_tables(card: "Card") -> None:
+    from rich.console import Console  # noqa: PLC0415 - only who prints pays for it
+
+    from sensorium_export import parity_card  # noqa: PLC0415
+
+    console = Console(width=None if Console().is_terminal else 160)
+    console.print(parity_card.table_from("Each stage", *parity_card.stage_rows(card)))
+    console.print(parity_card.table_from("Each task", *parity_card.task_rows(card)))
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show a progress bar on stderr; what it is given tells what is done."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, advance=1, description=f"{title}: {done}")
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is going on."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    with console.status("verifying") as status:
+        yield lambda doing: status.update(f"verifying: {doing} …")
+
+
+export.epilog = "Example: sensorium export checkpoints/playroom --repository model_repository"  # type: ignore[attr-defined]
+verify.epilog = "Example: sensorium verify checkpoints/playroom --card card.md"  # type: ignore[attr-defined]

@@ -1,0 +1,167 @@
+"""Judge the outputs of stages and tasks against PyTorch's, each output by what it means.
+
+Texts must be equal. A score may differ by an absolute tolerance, an embedding by one in every
+element and in its direction, any other array by one relative to its scale.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sensorium.contract import EMBEDDING, SCORE
+from sensorium_export.compare import Difference, difference
+from sensorium_export.recipe import Tolerance
+
+Outputs = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One output that is not PyTorch's: where, on which way, for which input, and how far off."""
+
+    where: str
+    way: str
+    probe: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.where} ({self.way}) for the input {self.probe!r}: {self.found}"
+
+
+@dataclass(slots=True)
+class Figures:
+    """What was measured for one task or one stage, on one way.
+
+    `different` counts PyTorch's different outputs: equality of one and the same proves little.
+    """
+
+    inputs: int = 0
+    different: int = 0
+    equal: int = 0
+    max_score: float | None = None
+    max_embedding: float | None = None
+    min_cosine: float | None = None
+    max_abs: float | None = None
+    max_rel: float | None = None
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether every input gave PyTorch's output."""
+        return self.equal == self.inputs > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Compares outputs on one way and sums up; `where` and `way` name them in messages."""
+
+    where: str
+    way: str
+    tolerance: Tolerance
+    figures: Figures = field(default_factory=Figures)
+
+    def judge(self, probe: str, expected: Outputs, actual: Outputs | Exception | None) -> None:
+        """Compare all outputs for one input."""
+        self.figures.inputs += 1
+        if isinstance(actual, Exception) or actual is None:
+            found = f"no output: {actual}"
+            self.figures.failures.append(Failure(self.where, self.way, probe, found))
+            return
+        problems = {
+            name: problem
+            for name, array in expected.items()
+            if (problem := self._problem(name, array, actual.get(name)))
+        }
+        self.figures.equal += not problems
+        self.figures.failures += [
+            Failure(_place(self.where, name), self.way, probe, problem)
+            for name, problem in problems.items()
+        ]
+
+    def _problem(self, name: str, expected: NDArray[Any], actual: NDArray[Any] | None) -> str:
+        if actual is None:
+            return "missing"
+        if expected.dtype == object:
+            return _text_problem(expected, actual)
+        found = difference(name, expected, np.asarray(actual), self.tolerance.stage)
+        if found.reason:
+            return found.reason
+        if name == EMBEDDING.name:
+            return self._embedding_problem(expected, actual, found.max_abs)
+        return self._number_problem(name, expected, found)
+
+    def _number_problem(self, name: str, expected: NDArray[Any], found: Difference) -> str:
+        if expected.dtype.kind == "i":
+            return (
+                "" if found.is_within else f"|Δ| {found.max_abs:.0f}, whole numbers must be equal"
+            )
+        if name == SCORE.name:
+            self._note_most("max_score", found.max_abs)
+            return _over("|Δ|", found.max_abs, self.tolerance.score)
+        self._note_most("max_abs", found.max_abs)
+        self._note_most("max_rel", found.max_rel)
+        return _over("|Δ| relative to the largest value", found.max_rel, found.tolerance)
+
+    def _embedding_problem(
+        self, expected: NDArray[Any], actual: NDArray[Any], max_abs: float
+    ) -> str:
+        self._note_most("max_embedding", max_abs)
+        cosine = least_cosine(expected, actual)
+        known = self.figures.min_cosine
+        self.figures.min_cosine = cosine if known is None else min(known, cosine)
+        if cosine < self.tolerance.cosine:
+            return f"cosine {cosine:.6f}, at least {self.tolerance.cosine} wanted"
+        return _over("|Δ|", max_abs, self.tolerance.embedding)
+
+    def _note_most(self, figure: str, value: float) -> None:
+        known = getattr(self.figures, figure)
+        setattr(self.figures, figure, value if known is None else max(known, value))
+
+
+def judged(
+    judge: Judge,
+    probes: Sequence[str],
+    expected: Sequence[Outputs],
+    actual: Sequence[Outputs | Exception | None],
+) -> Figures:
+    """Compare the outputs for many inputs."""
+    for probe, wanted, found in zip(probes, expected, actual, strict=True):
+        judge.judge(probe, wanted, found)
+    judge.figures.different = len({_fingerprint(outputs) for outputs in expected})
+    return judge.figures
+
+
+def least_cosine(expected: NDArray[Any], actual: NDArray[Any]) -> float:
+    """Return the least cosine between corresponding rows."""
+    one, other = expected.astype(np.float64), actual.astype(np.float64)
+    norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    return float(np.min((one * other).sum(-1) / np.maximum(norms, np.finfo(np.float64).tiny)))
+
+
+def _fingerprint(outputs: Outputs) -> tuple[bytes, ...]:
+    """Return what tells two outputs apart, the score left out."""
+    return tuple(
+        repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
+        for name, array in outputs.items()
+        if name != SCORE.name
+    )
+
+
+def _place(where: str, output: str) -> str:
+    return where if where.endswith(f"/{output}") else f"{where}/{output}"
+
+
+def _text_problem(expected: NDArray[Any], actual: NDArray[Any]) -> str:
+    wanted, found = _texts(expected), _texts(actual)
+    return "" if wanted == found else f"{found}, PyTorch says {wanted}"
+
+
+def _texts(array: NDArray[Any]) -> list[str]:
+    return [one.decode() if isinstance(one, bytes) else str(one) for one in array.ravel()]
+
+
+def _over(figure: str, value: float, limit: float) -> str:
+    return "" if value <= limit else f"{figure} {value:.3g}, at most {limit:.3g} allowed"

@@ -1,0 +1,189 @@
+"""The parity card: the measured proof that the served answer equals PyTorch's."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from sensorium_export.judgement import Failure, Figures
+from sensorium_export.recipe import Tolerance
+
+TASK_WAYS = ("ONNX", "ONNX by 8", "gRPC", "HTTP")
+"""The ways to an answer that are held against PyTorch's; `by 8` has eight inputs a request."""
+
+STAGE_WAYS = ("alone", "in a ragged batch")
+"""How each stage is run: every input by itself, and together with others of other lengths."""
+
+Cells = tuple[str, ...]
+
+_SHOWN_FAILURES = 12
+NONE = "·"
+"""What a cell shows that has no figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a verification found; `tasks` and `stages` map a name to the figures of each way."""
+
+    bundle: str
+    tolerance: Tolerance
+    tasks: Mapping[str, Mapping[str, Figures]]
+    stages: Mapping[str, Mapping[str, Figures]]
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether everything was equal to PyTorch's."""
+        return all(figures.has_passed for figures in self._all())
+
+    @property
+    def failures(self) -> list[Failure]:
+        """What was not, stages first: they name the cause, tasks the consequence."""
+        return [failure for figures in self._all() for failure in figures.failures]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "bundle": self.bundle,
+            "passed": self.has_passed,
+            "tolerance": dataclasses.asdict(self.tolerance),
+            "tasks": _plain(self.tasks),
+            "stages": _plain(self.stages),
+        }
+
+    def _all(self) -> Iterator[Figures]:
+        for rows in (self.stages, self.tasks):
+            for ways in rows.values():
+                yield from ways.values()
+
+
+def task_rows(card: Card) -> tuple[Cells, list[Cells]]:
+    """Return the header and the cells of the table of tasks."""
+    header = (
+        *("task", "PyTorch", "different", *(f"= {way}" for way in TASK_WAYS)),
+        *("|Δscore|", "|Δembedding|", "cosine", "tolerance", "verdict"),
+    )
+    rows = []
+    for task, ways in card.tasks.items():
+        figures = list(ways.values())
+        has_embedding = any(one.min_cosine is not None for one in figures)
+        allowed = card.tolerance
+        limits = f"{allowed.embedding:g}, {allowed.cosine:g}" if has_embedding else None
+        rows.append(
+            (
+                task,
+                str(max(one.inputs for one in figures)),
+                str(max(one.different for one in figures)),
+                *(str(ways[way].equal) if way in ways else NONE for way in TASK_WAYS),
+                _most(figures, "max_score"),
+                _most(figures, "max_embedding"),
+                _least_cosine(figures),
+                limits or f"{allowed.score:g}",
+                _verdict(figures),
+            )
+        )
+    return header, rows
+
+
+def stage_rows(card: Card) -> tuple[Cells, list[Cells]]:
+    """Return the header and the cells of the table of stages."""
+    header = (
+        *("stage", "PyTorch", "different", *(f"= {way}" for way in STAGE_WAYS)),
+        *("|Δ|", "relative", "tolerance", "verdict"),
+    )
+    rows = []
+    for stage, ways in card.stages.items():
+        figures = list(ways.values())
+        rows.append(
+            (
+                stage,
+                str(max(one.inputs for one in figures)),
+                str(max(one.different for one in figures)),
+                *(str(ways[way].equal) for way in STAGE_WAYS),
+                _most(figures, "max_abs", "max_score"),
+                _most(figures, "max_rel"),
+                _stage_tolerance(figures, card.tolerance),
+                _verdict(figures),
+            )
+        )
+    return header, rows
+
+
+def table_from(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Draw a table for the terminal."""
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(header):
+        first = number == 0
+        table.add_column(name, justify="left" if first else "right", no_wrap=first)
+    for row in rows:
+        style = "bold red" if row[-1] == "FAIL" else None
+        table.add_row(*row, style=style)
+    return table
+
+
+def markdown_from(card: Card) -> str:
+    """Write the card as Markdown, the same for the same figures."""
+    tasks, stages = task_rows(card), stage_rows(card)
+    verdict = "Every answer is PyTorch's." if card.has_passed else "Not every answer is PyTorch's."
+    return "\n".join(
+        (
+            f"**{verdict}** Bundle `{card.bundle}`, from raw bytes to the served answer: how many",
+            "inputs PyTorch answered, how many different answers it gave, for how many inputs the",
+            "other ways answered alike, and how far apart the numbers are at most. `by 8`: eight",
+            "inputs in each request; gRPC is asked sixteen at a time, HTTP one by one.",
+            "",
+            *_markdown_table(*tasks),
+            "",
+            "Each stage on PyTorch's own inputs, alone and in a batch of unequal lengths:",
+            "",
+            *_markdown_table(*stages),
+            "",
+        )
+    )
+
+
+def failure_lines(card: Card) -> list[str]:
+    """Return the first failures as text, and how many more there are."""
+    shown = [str(failure) for failure in card.failures[:_SHOWN_FAILURES]]
+    more = len(card.failures) - len(shown)
+    return [*shown, f"… and {more} more"] if more else shown
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield _markdown_row(header)
+    yield "|---" + "|---:" * (len(header) - 1) + "|"
+    yield from (_markdown_row(row) for row in rows)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _plain(rows: Mapping[str, Mapping[str, Figures]]) -> dict[str, Any]:
+    return {
+        name: {way: dataclasses.asdict(figures) for way, figures in ways.items()}
+        for name, ways in rows.items()
+    }
+
+
+def _stage_tolerance(figures: Sequence[Figures], tolerance: Tolerance) -> str:
+    if any(one.max_rel is not None for one in figures):
+        return f"{tolerance.stage:g}"
+    return f"{tolerance.score:g}" if any(one.max_score is not None for one in figures) else "equal"
+
+
+def _most(figures: Sequence[Figures], *names: str) -> str:
+    values = [
+        value for one in figures for name in names if (value := getattr(one, name)) is not None
+    ]
+    return f"{max(values):.1e}" if values else NONE
+
+
+def _least_cosine(figures: Sequence[Figures]) -> str:
+    values = [one.min_cosine for one in figures if one.min_cosine is not None]
+    return f"{min(values):.6f}" if values else NONE
+
+
+def _verdict(figures: Sequence[Figures]) -> str:
+    return "pass" if all(one.has_passed for one in figures) else "FAIL"

@@ -1,0 +1,63 @@
+"""Write a bundle's model repository: one folder per Triton model, all of it from a checkpoint."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from sensorium_export.graphs import GRAPHS
+from sensorium_export.model_config import BACKENDS, ENSEMBLES, model_configs
+from sensorium_export.pbtxt import pbtxt_from_config
+from sensorium_export.recipe import Recipe
+
+CONFIG_FILE = "config.pbtxt"
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_STAGES = ("text_preprocess", "text_decoder")
+STAGE_MODULES: Mapping[str, str] = {"image_preprocess": "image", "text_preprocess": "text"}
+"""The module of `sensorium_server.stages` behind each Python stage."""
+
+MODEL_PY = """\
+from sensorium_server.stages import {module}
+from sensorium_server.triton import as_model
+
+TritonPythonModel = as_model({module}.stage)
+"""
+
+
+def write_repository(
+    repository: Path, recipe: Recipe, graphs: Mapping[str, bytes], tokenizer: Path
+) -> None:
+    """Write every model of the bundle into an empty directory.
+
+    Args:
+        repository: Where to write.
+        recipe: Sizes and parameters.
+        graphs: The ONNX file for each path in `GRAPHS`.
+        tokenizer: The checkpoint's tokenizer.json, copied beside what reads it.
+    """
+    for name, config in model_configs(recipe).items():
+        version = repository / name / "1"
+        version.mkdir(parents=True)
+        text = pbtxt_from_config(config)
+        (repository / name / CONFIG_FILE).write_text(text, encoding="utf-8")
+    for name, module in STAGE_MODULES.items():
+        text = MODEL_PY.format(module=module)
+        (repository / name / "1" / "model.py").write_text(text, encoding="utf-8")
+    for name in TOKENIZER_STAGES:
+        shutil.copyfile(tokenizer, repository / name / "1" / TOKENIZER_FILE)
+    for path, data in graphs.items():
+        (repository / path).write_bytes(data)
+    for name in ENSEMBLES:
+        # Triton wants a version directory in every model, git keeps no empty one.
+        (repository / name / "1" / ".gitkeep").touch()
+
+
+def artefacts_of(name: str) -> tuple[str, ...]:
+    """Return the files that a model's version directory must hold."""
+    if name in ENSEMBLES:
+        return ()
+    files = [Path(graph.path).name for graph in GRAPHS if graph.path.startswith(f"{name}/")]
+    if BACKENDS[name] == "python":
+        files.append("model.py")
+    if name in TOKENIZER_STAGES:
+        files.append(TOKENIZER_FILE)
+    return tuple(files)

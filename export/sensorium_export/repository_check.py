@@ -1,0 +1,97 @@
+"""Check a model repository against the contract, and name everything that is wrong at once."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+
+from sensorium.contract import STAGES, TASKS, TensorSpec, signature_of
+from sensorium.errors import ConfigurationError
+from sensorium_export.ensemble_check import TensorType, ensemble_problems, type_text, types_of
+from sensorium_export.model_config import (
+    BACKENDS,
+    TRITON_TYPE,
+    config_from_pbtxt,
+    dims_of,
+)
+from sensorium_export.repository import CONFIG_FILE, artefacts_of
+
+
+def check_repository(repository: Path, sizes: Mapping[str, int]) -> None:
+    """Check every model of the contract.
+
+    Raises:
+        ConfigurationError: Something is wrong; the message lists every problem.
+    """
+    if problems := repository_problems(repository, sizes):
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise ConfigurationError(
+            f"{repository.name} has {len(problems)} problems; export the checkpoint again, "
+            f"or mend the files:{listed}"
+        )
+
+
+def repository_problems(repository: Path, sizes: Mapping[str, int]) -> list[str]:
+    """Return what is wrong: configs, shapes, ensemble maps and missing files."""
+    problems, configs = [], {}
+    for name in (*STAGES, *TASKS):
+        path = repository / name / CONFIG_FILE
+        try:
+            configs[name] = config_from_pbtxt(
+                path.read_text(encoding="utf-8"), f"{name}/{CONFIG_FILE}"
+            )
+        except FileNotFoundError:
+            problems.append(f"{name}/{CONFIG_FILE} is missing")
+        except ConfigurationError as error:
+            problems.append(str(error))
+    for name, config in configs.items():
+        problems += _model_problems(name, config, sizes)
+        problems += _missing_files(repository, name)
+        if name in TASKS:
+            problems += [f"{name}: {one}" for one in ensemble_problems(config, configs)]
+    return problems
+
+
+def _model_problems(name: str, config: ModelConfig, sizes: Mapping[str, int]) -> Iterator[str]:
+    if config.name != name:
+        yield f'{name}: the config is named "{config.name}"'
+    if name in STAGES and config.backend != BACKENDS[name]:
+        yield f'{name}: backend "{config.backend}", expected "{BACKENDS[name]}"'
+    if name in TASKS and config.platform != "ensemble":
+        yield f'{name}: platform "{config.platform}", expected "ensemble"'
+    if config.max_batch_size < 1:
+        yield f"{name}: max_batch_size {config.max_batch_size}; it must be 1 or more"
+    signature = signature_of(name)
+    for kind, found, specs in (
+        ("input", config.input, signature.inputs),
+        ("output", config.output, signature.outputs),
+    ):
+        expected = {spec.name: _type_of(spec, sizes) for spec in specs}
+        yield from _tensor_problems(f"{name}: {kind}", types_of(found), expected)
+
+
+def _tensor_problems(
+    where: str, found: Mapping[str, TensorType], expected: Mapping[str, TensorType]
+) -> Iterator[str]:
+    for tensor in sorted(expected.keys() - found.keys()):
+        yield f"{where} {tensor} is missing"
+    for tensor in sorted(found.keys() - expected.keys()):
+        yield f"{where} {tensor} is not in the contract"
+    for tensor in sorted(found.keys() & expected.keys()):
+        if found[tensor] != expected[tensor]:
+            wanted = type_text(expected[tensor])
+            yield f"{where} {tensor} is {type_text(found[tensor])}, expected {wanted}"
+
+
+def _missing_files(repository: Path, name: str) -> Iterator[str]:
+    version = repository / name / "1"
+    if not version.is_dir():
+        yield f"{name}/1 is missing; Triton wants a version directory in every model"
+        return
+    for file in artefacts_of(name):
+        if not (version / file).is_file():
+            yield f"{name}/1/{file} is missing"
+
+
+def _type_of(spec: TensorSpec, sizes: Mapping[str, int]) -> TensorType:
+    return DataType.Name(TRITON_TYPE[spec.dtype]), tuple(dims_of(spec, sizes))

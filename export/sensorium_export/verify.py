@@ -1,0 +1,170 @@
+"""Hold the served answers against PyTorch's, from raw bytes, and each stage on its own as well."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sensorium import Client
+from sensorium.contract import STAGES, TASKS
+from sensorium.errors import SensoriumError
+from sensorium_export.checkpoint import load
+from sensorium_export.judgement import Figures, Judge, Outputs, judged
+from sensorium_export.manifest import check_origin
+from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card
+from sensorium_export.probes import Probe, probes, questions_of
+from sensorium_export.recipe import Tolerance, recipe_from_checkpoint
+from sensorium_export.reference import Reference, ReferenceRun, StageRun
+from sensorium_export.repository_check import check_repository
+from sensorium_export.served import answers_from
+from sensorium_export.serving_chain import ServingChain
+from sensorium_server import settings as server_settings
+from sensorium_server.launch import Server
+from sensorium_server.manifest import check as check_digests
+from sensorium_server.settings import Settings
+from sensorium_server.stages import Tensors
+
+ITEMS_A_REQUEST = 8
+RAGGED_BATCH = 7
+CONCURRENCY = 16
+
+Advance = Callable[[str], None]
+Found = list[Outputs | Exception]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to verify and with how much.
+
+    `grpc` and `http` are addresses of a running server; without them one is started on the
+    repository. `pictures` is a folder of real pictures to use as well.
+    """
+
+    checkpoint: Path
+    repository: Path
+    count: int = 200
+    seed: int = 0
+    pictures: Path | None = None
+    grpc: str | None = None
+    http: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The inputs, what PyTorch made of them, and what differences are allowed."""
+
+    inputs: Sequence[Probe]
+    runs: Sequence[ReferenceRun]
+    tolerance: Tolerance
+
+    def stage_figures(self, chain: ServingChain, stage: str) -> dict[str, Figures]:
+        """Run a stage on PyTorch's inputs, alone and together with those of other probes."""
+        named = [
+            (probe.name, run)
+            for probe, reference in zip(self.inputs, self.runs, strict=True)
+            for run in reference.stages
+            if run.stage == stage
+        ]
+        names, runs = [name for name, _ in named], [run for _, run in named]
+        expected = [run.outputs for run in runs]
+        figures = {}
+        for way, size in zip(STAGE_WAYS, (1, RAGGED_BATCH), strict=True):
+            judge = Judge(stage, way, self.tolerance)
+            figures[way] = judged(judge, names, expected, _stage_outputs(chain, runs, size))
+        return figures
+
+    def task_figures(self, task: str, way: str, found: Found) -> Figures:
+        """Hold a task's answers against PyTorch's."""
+        expected = [run.tasks[task] for run in self.runs]
+        names = [probe.name for probe in self.inputs]
+        return judged(Judge(task, way, self.tolerance), names, expected, found)
+
+
+def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
+    """Run every input through PyTorch, the stages in this process, gRPC and HTTP; compare all.
+
+    Args:
+        options: What to verify.
+        advance: Told what comes next, for a progress line.
+
+    Raises:
+        ConfigurationError: The checkpoint or the repository is broken, or the server cannot start.
+    """
+    free = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
+    settings = server_settings.load({"repository": options.repository, **free})
+    checkpoint = load(options.checkpoint)
+    recipe = recipe_from_checkpoint(checkpoint)
+    check_repository(options.repository, recipe.sizes)
+    check_digests(options.repository)
+    check_origin(options.repository, recipe.name, checkpoint.path)
+    questions = questions_of(
+        checkpoint.path, options.count, recipe.text.max_tokens, settings.max_text_chars
+    )
+    inputs = probes(options.count, questions, options.pictures, options.seed)
+    advance(f"PyTorch on {len(inputs)} inputs")
+    reference = Reference(checkpoint, recipe)
+    runs = [reference.run(probe.image, probe.question) for probe in inputs]
+    trial = _Trial(inputs, runs, recipe.tolerance)
+    tasks: dict[str, dict[str, Figures]] = {task: {} for task in TASKS}
+    with ServingChain(options.repository, settings) as chain:
+        advance("every stage in this process")
+        stages = {stage: trial.stage_figures(chain, stage) for stage in STAGES}
+        advance("every task in this process")
+        for task, figures in tasks.items():
+            for way, size in zip(TASK_WAYS[:2], (1, ITEMS_A_REQUEST), strict=True):
+                figures[way] = trial.task_figures(task, way, _in_process(chain, task, inputs, size))
+    with _addresses(options, settings, advance) as addresses:
+        for way, address, concurrency in zip(
+            TASK_WAYS[2:], addresses, (CONCURRENCY, 1), strict=True
+        ):
+            with Client(address) as client:
+                for task, figures in tasks.items():
+                    advance(f"{task} over {way}")
+                    found = answers_from(client, task, inputs, concurrency)
+                    figures[way] = trial.task_figures(task, way, found)
+    return Card(recipe.name, recipe.tolerance, tasks, stages)
+
+
+@contextmanager
+def _addresses(options: Options, settings: Settings, advance: Advance) -> Iterator[tuple[str, str]]:
+    """Give the addresses of the server to ask; start one when none is running."""
+    if options.grpc and options.http:
+        yield options.grpc, options.http
+        return
+    advance("starting Triton")
+    with Server(settings, log=lambda _line: None) as server:
+        yield server.endpoints.grpc, server.endpoints.http
+
+
+def _stage_outputs(chain: ServingChain, runs: Sequence[StageRun], size: int) -> Found:
+    outputs: Found = []
+    for start in range(0, len(runs), size):
+        batch = runs[start : start + size]
+        try:
+            outputs += chain.stage(batch[0].stage, [run.inputs for run in batch])
+        except SensoriumError as error:
+            outputs += [error] * len(batch)
+    return outputs
+
+
+def _in_process(chain: ServingChain, task: str, inputs: Sequence[Probe], size: int) -> Found:
+    """Run a task with so many inputs in each request, and take the answers apart."""
+    outputs: Found = []
+    for start in range(0, len(inputs), size):
+        batch = inputs[start : start + size]
+        try:
+            answer = chain.task(task, _request(task, batch))
+        except SensoriumError as error:
+            outputs += [error] * len(batch)
+            continue
+        for row in range(len(batch)):
+            outputs.append({name: array[row : row + 1] for name, array in answer.items()})
+    return outputs
+
+
+def _request(task: str, batch: Sequence[Probe]) -> Tensors:
+    texts = [[probe.question.encode()] for probe in batch]
+    values = {"image": [[probe.image] for probe in batch], "question": texts, "text": texts}
+    return {spec.name: np.array(values[spec.name], object) for spec in TASKS[task].inputs}
