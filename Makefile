@@ -26,7 +26,7 @@ type: $(VENV)/.dev ## check types of code, tests and benchmarks
 bench: $(VENV)/.dev ## measure served against raw ONNX Runtime; writes benchmarks/results
 	$(BIN)/python benchmarks/serving_efficiency.py
 
-train: $(VENV)/.dev ## train the default bundle from nothing (hours on two cores), then evaluate it
+train: $(VENV)/.dev ## train the default bundle from nothing (about an hour on two cores), then evaluate it
 	$(BIN)/python -m sensorium_training.train
 	$(BIN)/python -m sensorium_training.card
 

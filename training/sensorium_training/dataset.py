@@ -1,7 +1,7 @@
 """Pictures by number: each split is an endless list of scenes, every one made from its own seed.
 
 A picture goes the way that a user's picture goes: drawn, encoded as JPEG, decoded and resized by
-the server's own preprocessing. So training sees what serving sees.
+the server's own code. So training sees what serving sees.
 """
 
 import multiprocessing
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
+from sensorium_server.settings import Settings
+from sensorium_server.stages.image import RESAMPLE, decode
 from sensorium_training.world.picture import PICTURE_SIZE, render
 from sensorium_training.world.scene import Scene, draw_scene
 
@@ -44,18 +45,16 @@ def jpeg(split: str, index: int, size: int = PICTURE_SIZE) -> bytes:
     return encoded
 
 
+def seen_pixels(data: bytes, image_size: int) -> NDArray[np.uint8]:
+    """Return the bytes of a picture file as the encoder's uint8 [image_size, image_size, 3]."""
+    picture = decode(data, Settings()).resize((image_size, image_size), RESAMPLE["bicubic"])
+    return np.asarray(picture)[..., :3]
+
+
 def _pixels(split: str, image_size: int, start: int) -> NDArray[np.uint8]:
     """Return one chunk of pictures at the encoder's size."""
-    return np.stack(
-        [
-            np.asarray(
-                Image.fromarray(simplejpeg.decode_jpeg(jpeg(split, index))).resize(
-                    (image_size, image_size), Image.Resampling.BICUBIC
-                )
-            )
-            for index in range(start, start + _CHUNK)
-        ]
-    )
+    indices = range(start, start + _CHUNK)
+    return np.stack([seen_pixels(jpeg(split, index), image_size) for index in indices])
 
 
 def pixels(

@@ -34,7 +34,7 @@ from sensorium_training.world.scene import Scene
 class LanguagePlan:
     """How long, how fast and on how much of each task stage two learns; counts are a step's."""
 
-    steps: int = 8000
+    steps: int = 2700
     images: int = 64
     questions_per_image: int = 6
     chunk: int = 128

@@ -29,7 +29,7 @@ _OFFSET_WEIGHT = 4.0
 class VisionPlan:
     """How long and how fast stage one learns."""
 
-    steps: int = 1300
+    steps: int = 1000
     batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
