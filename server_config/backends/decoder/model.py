@@ -1,0 +1,3 @@
+from sensorium_server.decoder_backend import TritonPythonModel
+
+__all__ = ["TritonPythonModel"]

@@ -1,0 +1,77 @@
+"""The verb `sensorium serve`."""
+
+import inspect
+import json
+import signal
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from sensorium.errors import ConfigurationError
+from sensorium_server.launch import Server, tasks_of
+from sensorium_server.settings import Settings, flag_name, load
+
+MISUSED = 2
+
+
+def serve(*, as_json: bool, **flags: object) -> None:
+    """Serve a model repository with Triton until SIGTERM or Ctrl-C, then drain and end.
+
+    A flag beats SENSORIUM_<NAME> in the environment, which beats the profile.
+    """
+    try:
+        settings = load(flags)
+    except ConfigurationError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(MISUSED) from error
+    server = Server(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.request_stop())
+    typer.echo(f"starting Triton on {settings.repository} …", err=True)
+    with server:
+        typer.echo(_ready_line(server, settings, as_json=as_json))
+        sys.stdout.flush()
+        server.wait()
+    typer.echo("drained and stopped", err=True)
+
+
+def _ready_line(server: Server, settings: Settings, *, as_json: bool) -> str:
+    tasks = tasks_of(settings.repository)
+    where = server.endpoints
+    if as_json:
+        facts = {"ready_s": round(server.ready_s, 3), **asdict(where), "tasks": tasks}
+        return json.dumps({**facts, "pid": server.pid}, ensure_ascii=False)
+    return (
+        f"ready in {server.ready_s:.1f} s · gRPC {where.grpc} · HTTP {where.http} · "
+        f"metrics {where.metrics} · tasks: {', '.join(tasks) or 'none'}"
+    )
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """Return the verb's parameters: `--json`, and a flag for every setting."""
+    as_json = Annotated[bool, typer.Option("--json", help="Print the ready line as JSON.")]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("as_json", kind, default=False, annotation=as_json)]
+    for name, field in Settings.model_fields.items():
+        option = typer.Option(
+            flag_name(name),
+            help=f"{field.description} Default: {_shown(field.default)}.",
+            show_default=False,
+            metavar="VALUE",
+        )
+        parameters.append(
+            inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, option])
+        )
+    return parameters
+
+
+def _shown(default: Any) -> str:  # noqa: ANN401 - a setting's default
+    return "none" if default in (None, "") else str(default)
+
+
+# Typer reads a function's signature: ours is written by the settings, so that each is said once.
+serve.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]
+serve.__annotations__ = {each.name: each.annotation for each in _parameters()}
+serve.epilog = "Example: sensorium serve --repository model_repository --grpc-port 9001"  # type: ignore[attr-defined]

@@ -1,0 +1,182 @@
+"""The backend `decoder`: text generation, batched at every token across requests.
+
+A model directory holds `cross.onnx`, `step.onnx` (see `contract.DECODER_GRAPHS`) and
+`tokenizer.json`. Parameters in `config.pbtxt`:
+
+| key | meaning | default |
+|---|---|---|
+| `bos_id`, `eos_id` | the tokens that start and end a text | required |
+| `max_new_tokens` | the most tokens of one text | required |
+| `slots` | rows that are generated at once | `32` |
+| `max_waiting_rows` | rows that may wait for a slot; beyond, requests are refused | `1024` |
+| `tokenizer` | the tokenizer's file | `tokenizer.json` |
+| `intra_op_thread_count` | threads of one run | `1` |
+
+Inputs `memory` FP32 [n,memory,width] and `memory_mask` INT64 [n,memory], both with
+`allow_ragged_batch: true`; outputs `text` BYTES [n,1] and `score` FP32 [n,1]. One instance; the
+dynamic batcher needs no queue delay, because whoever comes later joins at the next token.
+
+The model is not decoupled: `execute` only enqueues and returns nothing, and the one answer of
+each request is sent through its response sender. So unary calls and plain ensembles work.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from sensorium import contract
+from sensorium.errors import ConfigurationError, InvalidInputError, ServerError
+from sensorium_server.decoding import Array, GreedyDecoder, Limits
+from sensorium_server.decoding_loop import DecodingLoop, Job, Key, Text
+from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.stages import StageConfig, Tensors
+from sensorium_server.stages.text import load_tokenizer
+from sensorium_server.triton import (
+    Instance,
+    Request,
+    Response,
+    failure,
+    response,
+    tensors_of,
+)
+
+Sender = Any
+"""A `triton_python_backend_utils.InferenceResponseSender`; the module has no types."""
+
+_STEP = contract.DECODER_GRAPHS["step"]
+
+
+def decoder_from(config: StageConfig) -> GreedyDecoder[Key]:
+    """Load a model directory's two graphs."""
+    threads = config.integer("intra_op_thread_count", 1)
+    cross = OnnxGraph(config.directory / "cross.onnx", threads=threads)
+    step = OnnxGraph(config.directory / "step.onnx", threads=threads)
+    cross_output = contract.CROSS.name
+    step_inputs = [tensor.name for tensor in _STEP.inputs]
+    step_outputs = [tensor.name for tensor in _STEP.outputs]
+
+    def run_cross(memory: Array) -> Array:
+        return cross.run([cross_output], {contract.DECODER_MEMORY.name: memory})[cross_output]
+
+    def run_step(*arrays: Array) -> tuple[Array, Array]:
+        results = step.run(step_outputs, dict(zip(step_inputs, arrays, strict=True)))
+        return results[contract.LOGITS.name], results[contract.PRESENT_KV.name]
+
+    _, layers, heads, _, width = step.inputs[contract.PAST_KV.name]
+    return GreedyDecoder(
+        run_cross,
+        run_step,
+        (_fixed(layers), _fixed(heads), _fixed(width)),
+        Limits(
+            bos_id=config.integer("bos_id"),
+            eos_id=config.integer("eos_id"),
+            max_new_tokens=config.integer("max_new_tokens"),
+            slots=config.integer("slots", 32),
+        ),
+    )
+
+
+def _fixed(axis: int | str | None) -> int:
+    if not isinstance(axis, int):
+        raise ConfigurationError(
+            f"step.onnx leaves the axis {axis!r} of {contract.PAST_KV.name} open; it must be a "
+            f"number. Export the bundle again."
+        )
+    return axis
+
+
+class TritonPythonModel:
+    """What Triton calls for every model with `backend: "decoder"`."""
+
+    _loop: DecodingLoop
+    _tokenizer: Tokenizer
+    _inputs: tuple[str, ...]
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
+        """Leave the config as it is written."""
+        return auto_complete_model_config
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the graphs and start the loop."""
+        instance = Instance.from_args(args)
+        config = instance.config
+        self._inputs = instance.inputs
+        self._tokenizer = load_tokenizer(
+            config.directory / config.text("tokenizer", "tokenizer.json")
+        )
+        self._loop = DecodingLoop(decoder_from(config), config.integer("max_waiting_rows", 1024))
+
+    def execute(self, requests: Sequence[Request]) -> None:
+        """Take the requests; their answers are sent as their texts end."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._loop.submit(self._job(request, sender))
+            except Exception as error:  # noqa: BLE001 - the request fails alone
+                _send(sender, failure(error, request))
+
+    def finalize(self) -> None:
+        """Answer what is running and stop."""
+        self._loop.stop()
+
+    def _job(self, request: Request, sender: Sender) -> Job:
+        tensors = tensors_of(request, self._inputs)
+        # Shared memory is gone when `execute` returns: copy what is kept.
+        memory = tensors[contract.DECODER_MEMORY.name].copy()
+        mask = tensors[contract.DECODER_MEMORY_MASK.name].copy()
+        if mask.shape != memory.shape[:2]:
+            raise InvalidInputError(
+                f"memory_mask has the shape {list(mask.shape)}, memory {list(memory.shape)}. "
+                f"Send one mask element per memory position."
+            )
+
+        def reply(answer: list[Text] | Exception) -> None:
+            _send(sender, self._response(answer, request))
+
+        return Job(memory, mask, reply, _cancelled_check(request))
+
+    def _response(self, answer: list[Text] | Exception, request: Request) -> Response:
+        try:
+            if isinstance(answer, Exception):
+                return failure(answer, request)
+            return response(outputs_from(answer, self._tokenizer), request)
+        except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
+            return failure(error, request)
+
+
+def _cancelled_check(request: Request) -> Callable[[], bool]:
+    """Tell when nobody waits for the answer any more.
+
+    Triton does not pass a cancellation on to the stages of an ensemble, but it does pass the
+    request's `timeout`, in microseconds, 0 for none.
+    """
+    timeout_s = request.timeout() / 1e6
+    deadline = time.monotonic() + timeout_s if timeout_s else math.inf
+    return lambda: time.monotonic() > deadline or request.is_cancelled()
+
+
+def outputs_from(texts: Sequence[Text], tokenizer: Tokenizer) -> Tensors:
+    """Return the generated rows as the contract's tensors.
+
+    Raises:
+        ServerError: the model put out numbers that are none.
+    """
+    scores = np.array([[text.score] for text in texts], np.float32)
+    if not np.isfinite(scores).all():
+        raise ServerError("the decoder put out NaN or infinity; see its memory input")
+    words = tokenizer.decode_batch([text.tokens for text in texts])
+    return {
+        contract.TEXT.name: np.array([[word.encode()] for word in words], np.object_),
+        contract.SCORE.name: scores,
+    }
+
+
+def _send(sender: Sender, answer: Response) -> None:
+    import triton_python_backend_utils as pb  # noqa: PLC0415 - see sensorium_server.triton
+
+    sender.send(answer, flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -1,0 +1,129 @@
+"""The backend `onnxruntime`: ONNX graphs in the packaged Triton, which has no native backend.
+
+It reads the same `config.pbtxt` as the native backend of NVIDIA's container and uses these
+parameters (the native one ignores those that it does not know):
+
+| key | meaning | default |
+|---|---|---|
+| `intra_op_thread_count` | threads of one run | `1` |
+| `buckets.<axis>` | ascending sizes to which that axis may be padded, `8,16,32,64` | |
+| `pad_value.<input>` | what the padding of that input holds | `0` |
+
+An axis is named as in the graph: `sequence`. Requests of unequal length share one run only along
+axes with buckets, and only if Triton lets them meet: give such inputs `allow_ragged_batch: true`.
+The model file is `default_model_filename`, else `model.onnx`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sensorium.errors import InvalidInputError
+from sensorium_server.batching import Batcher
+from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.stages import StageConfig, Tensors
+from sensorium_server.triton import Instance, Request, Response, failure, response, tensors_of
+
+_BUCKETS = "buckets."
+_PAD_VALUE = "pad_value."
+
+
+class OnnxModel:
+    """A graph that answers many requests by one run."""
+
+    def __init__(self, graph: OnnxGraph, config: StageConfig) -> None:
+        self._graph = graph
+        self._batcher = Batcher(
+            graph.inputs,
+            graph.outputs,
+            buckets={
+                key.removeprefix(_BUCKETS): tuple(int(size) for size in config.numbers(key))
+                for key in config.parameters
+                if key.startswith(_BUCKETS)
+            },
+            pad_values={
+                key.removeprefix(_PAD_VALUE): config.numbers(key)[0]
+                for key in config.parameters
+                if key.startswith(_PAD_VALUE)
+            },
+        )
+
+    def answer(
+        self, requests: Sequence[Tensors], wanted: Sequence[Collection[str]]
+    ) -> list[Tensors | Exception]:
+        """Return each request's outputs, or what went wrong with it.
+
+        `wanted` names the outputs that each request asks for; others are computed for nobody.
+        """
+        answers: dict[int, Tensors | Exception] = {}
+        sizes: dict[int, Mapping[str, int]] = {}
+        for index, request in enumerate(requests):
+            try:
+                sizes[index] = self._batcher.sizes(request)
+            except InvalidInputError as error:
+                answers[index] = error
+        sound = list(sizes)
+        for group in self._batcher.groups(list(sizes.values())):
+            members = [sound[position] for position in group]
+            names = set().union(*(wanted[index] for index in members))
+            answers |= zip(
+                members,
+                self._run(
+                    [requests[index] for index in members],
+                    [sizes[index] for index in members],
+                    [name for name in self._graph.outputs if name in names],
+                ),
+                strict=True,
+            )
+        return [answers[index] for index in range(len(requests))]
+
+    def _run(
+        self, requests: Sequence[Tensors], sizes: Sequence[Mapping[str, int]], names: list[str]
+    ) -> Sequence[Tensors | Exception]:
+        """Run a batch; when it fails, run its members alone to find the guilty one."""
+        try:
+            results = self._graph.run(names, self._batcher.join(requests, sizes))
+            rows = [len(next(iter(request.values()))) for request in requests]
+            return self._batcher.split(results, rows, sizes)
+        except Exception as error:  # noqa: BLE001 - each request is told on its own
+            if len(requests) == 1:
+                return [error]
+        return [
+            self._run([request], [size], names)[0]
+            for request, size in zip(requests, sizes, strict=True)
+        ]
+
+
+class TritonPythonModel:
+    """What Triton calls for every model with `backend: "onnxruntime"`."""
+
+    _model: OnnxModel
+    _inputs: tuple[str, ...]
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
+        """Leave the config as it is written."""
+        return auto_complete_model_config
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the graph and run it once."""
+        instance = Instance.from_args(args)
+        config = instance.config
+        graph = OnnxGraph(
+            config.directory / (instance.default_filename or "model.onnx"),
+            threads=config.integer("intra_op_thread_count", 1),
+            on_gpu=instance.on_gpu,
+        )
+        graph.warm_up()
+        self._inputs = tuple(graph.inputs)
+        self._model = OnnxModel(graph, config)
+
+    def execute(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer the batch by one run, each request on its own."""
+        answers = self._model.answer(
+            [tensors_of(request, self._inputs) for request in requests],
+            [request.requested_output_names() for request in requests],
+        )
+        return [
+            failure(answer, request) if isinstance(answer, Exception) else response(answer, request)
+            for request, answer in zip(requests, answers, strict=True)
+        ]

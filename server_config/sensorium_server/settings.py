@@ -1,0 +1,218 @@
+"""Every setting of the server: its name, type, limits and default, written once.
+
+A value comes from the first that has one: flag > environment > profile > default. The profile is
+a TOML file, `profiles/cpu.toml` or `profiles/gpu.toml` or one's own. An unknown key, an almost
+known environment variable or a bad value stops the start, and the message says where it was read.
+
+`sensorium serve` hands the whole of its settings on to Triton's Python processes in the
+environment, so that `Settings()` is the same everywhere.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from sensorium.errors import ConfigurationError
+
+ENV_PREFIX = "SENSORIUM_"
+PROFILES = Path(__file__).parent / "profiles"
+_TYPO_LIKENESS = 0.85
+_PILLOW_MAX_PIXELS = 178_956_970
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+
+
+class Settings(BaseSettings):
+    """The server's settings; frozen, and equal in the launcher and in Triton's processes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    profile: str = Field("cpu", description="Name of a built-in profile, or path of a TOML file.")
+    repository: Path = Field(
+        Path("model_repository"), description="Directory of Triton models to serve."
+    )
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; 0.0.0.0 to be reached from elsewhere."
+    )
+    http_port: Port = Field(8000, description="Port of HTTP; 0 picks a free one.")
+    grpc_port: Port = Field(8001, description="Port of gRPC; 0 picks a free one.")
+    metrics_port: Port = Field(8002, description="Port of Prometheus metrics; 0 picks a free one.")
+    model_config_name: str = Field(
+        "", description="Use configs/NAME.pbtxt where a model has one, else config.pbtxt."
+    )
+    max_image_bytes: int = Field(20_000_000, gt=0, description="Largest image file, bytes.")
+    max_image_pixels: int = Field(
+        40_000_000, gt=0, le=_PILLOW_MAX_PIXELS, description="Largest image, pixels."
+    )
+    max_text_chars: int = Field(512, gt=0, description="Longest text, characters.")
+    startup_timeout_s: float = Field(
+        120, gt=0, description="Give up when not ready after this many seconds."
+    )
+    drain_timeout_s: int = Field(
+        30, ge=0, description="On SIGTERM, wait this many seconds for running requests."
+    )
+    log_level: Literal["error", "warning", "info", "debug"] = Field(
+        "warning", description="How much Triton logs, to stderr."
+    )
+    gpu_metrics: bool = Field(False, description="Export the GPU's metrics too.")
+    http_threads: int = Field(8, gt=0, description="Threads that answer HTTP.")
+    load_threads: int = Field(4, gt=0, description="Models that load at the same time.")
+    shared_memory_bytes: int = Field(
+        4_194_304,
+        ge=1_048_576,
+        description="Shared memory of each model instance at the start; it grows as needed.",
+    )
+    grpc_tls_cert: Path | None = Field(
+        None, description="PEM certificate; with grpc_tls_key, gRPC speaks TLS."
+    )
+    grpc_tls_key: Path | None = Field(None, description="PEM key of grpc_tls_cert.")
+    grpc_tls_client_ca: Path | None = Field(
+        None, description="PEM authority; gRPC clients must then show its certificate."
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/sensorium"), description="Where the assembled Triton backends are kept."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read flags, then the environment, then the profile."""
+        del dotenv_settings, file_secret_settings
+        name = init_settings().get("profile") or env_settings().get("profile")
+        return (init_settings, env_settings, _Profile(settings_cls, profile_path(name or "cpu")))
+
+
+class _Profile(PydanticBaseSettingsSource):
+    """The values of a TOML file."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+        super().__init__(settings_cls)
+        self._values = read_profile(path)
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return one value; unused, because `__call__` returns all."""
+        del field
+        return self._values.get(field_name), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return self._values
+
+
+def profile_path(profile: str) -> Path:
+    """Return the file of a profile: a built-in name, or a path that ends in `.toml`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    path = Path(profile) if profile.endswith(".toml") else PROFILES / f"{profile}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in PROFILES.glob("*.toml")))
+        raise ConfigurationError(
+            f'profile "{profile}" does not exist. Name one of {names}, or the path of a TOML file.'
+        )
+    return path
+
+
+def read_profile(path: Path) -> dict[str, Any]:
+    """Read a profile's values.
+
+    Raises:
+        ConfigurationError: the file is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path.name} is not valid TOML: {error}.") from error
+
+
+def load(flags: Mapping[str, object] | None = None) -> Settings:
+    """Return the settings from flags, environment, profile and defaults.
+
+    Raises:
+        ConfigurationError: values are wrong; the message lists all, each with where it was read.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    problems = _almost_settings()
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    try:
+        return Settings(**given)  # type: ignore[arg-type] # pydantic checks them
+    except ValidationError as error:
+        raise ConfigurationError(
+            "\n".join(_problem(dict(each), given) for each in error.errors())
+        ) from None
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return the settings as environment variables, with paths that hold in any directory."""
+    values = settings.model_dump(exclude_none=True)
+    values["profile"] = str(profile_path(settings.profile).absolute())
+    return {
+        _env_name(name): str(value.expanduser().absolute() if isinstance(value, Path) else value)
+        for name, value in values.items()
+    }
+
+
+def flag_name(name: str) -> str:
+    """Return a setting's command-line flag."""
+    return "--" + name.replace("_", "-")
+
+
+def _env_name(name: str) -> str:
+    return ENV_PREFIX + name.upper()
+
+
+def _almost_settings() -> list[str]:
+    """Complain about variables that look like a misspelt setting.
+
+    Others with our prefix are let be: Kubernetes sets some for a service named `sensorium`.
+    """
+    known = {_env_name(name) for name in Settings.model_fields}
+    strangers = {name for name in os.environ if name.startswith(ENV_PREFIX)} - known
+    return [
+        f"{name} is not a setting. Did you mean {likely[0]}?"
+        for name in sorted(strangers)
+        if (likely := difflib.get_close_matches(name, known, 1, _TYPO_LIKENESS))
+    ]
+
+
+def _problem(error: dict[str, Any], flags: Mapping[str, object]) -> str:
+    """Say what is wrong with a value, and where it was read."""
+    name = str(error["loc"][0])
+    if name in flags:
+        origin = flag_name(name)
+    elif _env_name(name) in os.environ:
+        origin = _env_name(name)
+    else:
+        chosen = flags.get("profile") or os.environ.get(_env_name("profile")) or "cpu"
+        origin = f"{profile_path(str(chosen)).name}: {name}"
+    if error["type"] == "extra_forbidden":
+        likely = difflib.get_close_matches(name, Settings.model_fields, 1)
+        hint = f" Did you mean {likely[0]}?" if likely else ""
+        return f"{origin} is not a setting.{hint}"
+    return f"{origin} = {json.dumps(error['input'], default=str)} {_complaint(error)}"
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    kind = error["type"]
+    if kind.startswith("int_"):
+        return "is not an integer"
+    if kind.startswith("float_"):
+        return "is not a number"
+    return str(error["msg"]).replace("Input should be", "is not")

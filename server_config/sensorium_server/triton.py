@@ -1,0 +1,133 @@
+"""The adapter between Triton's Python backend and plain functions.
+
+    bytes on the wire ─ Triton ─▶ requests ─ here ─▶ arrays by name ─ a stage ─▶ arrays by name
+
+- A request fails alone: its mistake, or ours, never touches the others of its batch.
+- `InvalidInputError` and its kin reach the client with their bare message; anything else is
+  logged with its traceback and answered without details.
+
+`triton_python_backend_utils` exists only inside Triton's stub, so it is imported where it is used.
+"""
+
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sensorium.errors import (
+    DeadlineExceededError,
+    InvalidInputError,
+    ModelNotReadyError,
+    OverloadedError,
+    SensoriumError,
+)
+from sensorium_server.settings import load
+from sensorium_server.stages import Stage, StageConfig, StageFactory, Tensors
+
+Request = Any
+"""A `triton_python_backend_utils.InferenceRequest`; the module has no types."""
+
+Response = Any
+"""A `triton_python_backend_utils.InferenceResponse`."""
+
+_CODES: Mapping[type[SensoriumError], str] = {
+    InvalidInputError: "INVALID_ARG",
+    OverloadedError: "UNAVAILABLE",
+    ModelNotReadyError: "UNAVAILABLE",
+    DeadlineExceededError: "CANCELLED",
+}
+"""Which errors a caller may read, and the code by which Triton passes them on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One instance of a model, as Triton describes it to `initialize`."""
+
+    config: StageConfig
+    inputs: tuple[str, ...]
+    default_filename: str
+    on_gpu: bool
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, str]) -> "Instance":
+        """Read the dictionary that Triton hands to `initialize`."""
+        model = json.loads(args["model_config"])
+        parameters = {
+            key: value["string_value"] for key, value in model.get("parameters", {}).items()
+        }
+        directory = Path(args["model_repository"]) / args["model_version"]
+        return cls(
+            config=StageConfig(args["model_name"], directory, parameters),
+            inputs=tuple(tensor["name"] for tensor in model["input"]),
+            default_filename=model.get("default_model_filename", ""),
+            on_gpu=args["model_instance_kind"] == "GPU",
+        )
+
+
+class StageModel:
+    """A Triton model that answers each request by a stage; `as_model` names the factory."""
+
+    factory: ClassVar[StageFactory]
+    _stage: Stage
+    _inputs: tuple[str, ...]
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Build the stage once."""
+        instance = Instance.from_args(args)
+        self._inputs = instance.inputs
+        self._stage = type(self).factory(instance.config, load())
+
+    def execute(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer every request of the batch, each on its own."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            return response(self._stage(tensors_of(request, self._inputs)), request)
+        except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
+            return failure(error, request)
+
+
+def as_model(factory: StageFactory) -> type[StageModel]:
+    """Return the class that Triton looks for in a `model.py`."""
+    return type("TritonPythonModel", (StageModel,), {"factory": staticmethod(factory)})
+
+
+def tensors_of(request: Request, names: Sequence[str]) -> Tensors:
+    """Return a request's inputs as views of shared memory, gone when `execute` returns.
+
+    An optional input that was not sent is left out.
+    """
+    import triton_python_backend_utils as pb  # noqa: PLC0415
+
+    found = ((name, pb.get_input_tensor_by_name(request, name)) for name in names)
+    return {name: tensor.as_numpy() for name, tensor in found if tensor is not None}
+
+
+def response(outputs: Tensors, request: Request) -> Response:
+    """Return the answer with those outputs that somebody wants."""
+    import triton_python_backend_utils as pb  # noqa: PLC0415
+
+    wanted = request.requested_output_names()
+    return pb.InferenceResponse(
+        [pb.Tensor(name, array) for name, array in outputs.items() if name in wanted]
+    )
+
+
+def failure(error: Exception, request: Request) -> Response:
+    """Return the answer to a request that failed, and log what the client is not told."""
+    import triton_python_backend_utils as pb  # noqa: PLC0415
+
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    if code is not None:
+        message = str(error)
+    else:
+        request_id = request.request_id()
+        trace = "".join(traceback.format_exception(error))
+        pb.Logger.log_error(f"request {request_id!r} failed: {trace}")
+        named = f" (request {request_id})" if request_id else ""
+        message = f"internal error, see the server's log{named}"
+        code = "INTERNAL"
+    return pb.InferenceResponse(error=pb.TritonError(message, getattr(pb.TritonError, code)))

@@ -1,0 +1,149 @@
+"""The parity proof on a real Triton: it passes when all is well, and sees what is broken."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from sensorium.cli import main
+from sensorium.contract import STAGES, TASKS
+from sensorium.errors import ConfigurationError
+from sensorium_export.bundle import ExportedBundle, export_bundle
+from sensorium_export.parity_card import TASK_WAYS, Card, failure_lines
+from sensorium_export.testing import toy_checkpoint
+from sensorium_export.verify import Options, verify
+from sensorium_server import settings
+from sensorium_server.launch import Server
+from sensorium_server.manifest import digest
+
+pytestmark = pytest.mark.triton
+
+ROOT = Path(__file__).parents[2]
+COUNT = 32
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights."""
+    return toy_checkpoint(tmp_path_factory.mktemp("checkpoints") / "toy").path
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportedBundle:
+    """That checkpoint, exported."""
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("exported") / "repository")
+
+
+@pytest.fixture
+def copy(exported: ExportedBundle, tmp_path: Path) -> Path:
+    """A copy of the exported repository, to break."""
+    return shutil.copytree(exported.repository, tmp_path / "repository")
+
+
+def failed_outputs(card: Card) -> set[str]:
+    """Return the stages' outputs that differ from PyTorch's."""
+    return {failure.where for failure in card.failures if failure.where.split("/")[0] in STAGES}
+
+
+def test_exported_bundle_answers_like_pytorch(checkpoint: Path, exported: ExportedBundle) -> None:
+    """Every task and stage, in this process, over gRPC and over HTTP, equals PyTorch."""
+    card = verify(Options(checkpoint, exported.repository, COUNT))
+
+    assert failure_lines(card) == []
+    assert card.has_passed
+    assert card.tasks.keys() == set(TASKS)
+    assert all(tuple(ways) == TASK_WAYS for ways in card.tasks.values())
+    assert all(one.inputs == COUNT for ways in card.tasks.values() for one in ways.values())
+    assert card.tasks["visual_question_answering"]["gRPC"].different > 1
+
+
+def test_broken_resize_filter_is_found_and_named(checkpoint: Path, copy: Path) -> None:
+    """Another filter than the training run's fails in the stage that resizes, and only there."""
+    config = copy / "image_preprocess" / "config.pbtxt"
+    text = config.read_text()
+    assert '"bicubic"' in text
+    config.write_text(text.replace('"bicubic"', '"bilinear"'))
+
+    card = verify(Options(checkpoint, copy, COUNT))
+
+    assert not card.has_passed
+    assert failed_outputs(card) == {"image_preprocess/pixel_values"}
+    assert not card.tasks["image_embedding"]["gRPC"].has_passed
+    assert not card.tasks["image_embedding"]["HTTP"].has_passed
+    assert card.tasks["text_embedding"]["gRPC"].has_passed
+
+
+def break_weight(repository: Path, file: str) -> None:
+    """Change a graph's first embedding column a little, and let the manifest agree."""
+    path = repository / file
+    model = onnx.load(path)
+    weight = next(one for one in model.graph.initializer if one.name.endswith("embed.weight"))
+    values = numpy_helper.to_array(weight).copy()
+    values[:, 0] += np.float32(0.05)
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, path)
+    manifest = repository / "toy.manifest.json"
+    written = json.loads(manifest.read_text())
+    written["files"][file] = digest(path)
+    manifest.write_text(json.dumps(written))
+
+
+def test_broken_weight_is_found_and_named(checkpoint: Path, copy: Path) -> None:
+    """One wrong weight fails in its own stage and in every task behind it."""
+    break_weight(copy, "text_encoder/1/model.onnx")
+
+    card = verify(Options(checkpoint, copy, COUNT))
+
+    assert failed_outputs(card) == {"text_encoder/text_tokens", "text_encoder/text_embedding"}
+    assert not card.tasks["text_embedding"]["gRPC"].has_passed
+    assert card.tasks["image_embedding"]["HTTP"].has_passed
+
+
+def test_corrupt_graph_is_refused_with_both_digests(checkpoint: Path, copy: Path) -> None:
+    """An artefact that is not the manifest's is named before anything is started."""
+    graph = copy / "fusion" / "1" / "model.onnx"
+    expected = digest(graph)
+    graph.write_bytes(graph.read_bytes() + b"\0")
+
+    with pytest.raises(ConfigurationError) as error:
+        verify(Options(checkpoint, copy, 1))
+
+    assert "fusion/1/model.onnx" in str(error.value)
+    assert expected in str(error.value)
+    assert digest(graph) in str(error.value)
+
+
+def test_command_verifies_a_running_server(checkpoint: Path, exported: ExportedBundle) -> None:
+    """`sensorium verify` asks the server whose addresses it is given, and prints JSON."""
+    free = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
+    with Server(settings.load({"repository": exported.repository, **free})) as server:
+        result = CliRunner().invoke(
+            main,
+            [
+                *("verify", str(checkpoint), "--repository", str(exported.repository)),
+                *("--grpc", server.endpoints.grpc, "--http", server.endpoints.http),
+                *("--count", "4", "--json"),
+            ],
+        )
+
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["passed"] is True
+
+
+@pytest.mark.slow
+def test_committed_repository_answers_like_pytorch() -> None:
+    """The bundle that travels with the source passes on two hundred inputs and more."""
+    card = verify(
+        Options(
+            ROOT / "checkpoints/playroom", ROOT / "model_repository", pictures=ROOT / "docs/images"
+        )
+    )
+
+    assert failure_lines(card) == []
+    assert card.has_passed
+    assert min(one.inputs for ways in card.tasks.values() for one in ways.values()) >= 200

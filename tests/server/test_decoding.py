@@ -1,0 +1,154 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from tests.server import toy
+
+from sensorium_server.decoder_backend import decoder_from
+from sensorium_server.decoding import Generated, GreedyDecoder, Limits
+from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.stages import StageConfig
+
+
+def decoder(repository: Path, slots: int = 4) -> GreedyDecoder[Any]:
+    parameters = {"bos_id": "2", "eos_id": "3", "max_new_tokens": "12", "slots": str(slots)}
+    return decoder_from(StageConfig("text_decoder", repository / "text_decoder/1", parameters))
+
+
+def memory(seed: int, length: int) -> tuple[Any, Any]:
+    """Return a memory and its mask, whose last element hides a memory element when there are two."""
+    made = np.random.default_rng(seed).normal(size=(length, 8)).astype(np.float32)
+    mask = np.ones(length, np.int64)
+    mask[1:] = np.arange(1, length) < length - 1
+    return made, mask
+
+
+def reference(repository: Path, made: Any, mask: Any) -> tuple[list[int], float]:  # noqa: ANN401
+    """Generate one row alone, as plainly as can be."""
+    cross = OnnxGraph(repository / "text_decoder/1/cross.onnx")
+    step = OnnxGraph(repository / "text_decoder/1/step.onnx")
+    keys = cross.run(["cross"], {"memory": made[None]})["cross"]
+    past = np.zeros((1, 2, 1, 0, 8), np.float32)
+    tokens, log_probability = [toy.BOS], 0.0
+    while len(tokens) <= toy.MAX_NEW_TOKENS:
+        out = step.run(
+            ["logits", "present"],
+            {
+                "token_id": np.array(tokens[-1:]),
+                "position": np.array([len(tokens) - 1]),
+                "past": past,
+                "cross": keys,
+                "memory_mask": mask[None],
+            },
+        )
+        past = np.concatenate([past, out["present"][:, :, :, None]], axis=3)
+        logits = out["logits"][0].astype(np.float64)
+        tokens.append(int(logits.argmax()))
+        log_probability += float(logits.max() - np.log(np.exp(logits).sum()))
+        if tokens[-1] == toy.EOS:
+            return tokens[1:-1], float(np.exp(log_probability))
+    return tokens[1:], float(np.exp(log_probability))
+
+
+def finish(running: GreedyDecoder[Any]) -> dict[Any, Generated[Any]]:
+    ended = {}
+    while running.running:
+        ended |= {result.key: result for result in running.step()}
+    return ended
+
+
+def test_one_row_equals_the_reference(toy_repository: Path) -> None:
+    """A row alone gets the tokens and the probability of the plain loop."""
+    made, mask = memory(0, 5)
+    alone = decoder(toy_repository)
+
+    alone.join(["row"], [made], [mask])
+
+    result = finish(alone)["row"]
+    tokens, score = reference(toy_repository, made, mask)
+    assert result.tokens == tokens
+    assert result.score == pytest.approx(score, rel=1e-4)
+
+
+@hypothesis_settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 99), st.integers(1, 9)), min_size=1, max_size=9),
+    pace=st.integers(1, 4),
+)
+def test_company_changes_nothing(
+    toy_repository: Path, rows: list[tuple[int, int]], pace: int
+) -> None:
+    """Rows that join and leave at different steps get what each would get alone."""
+    running = decoder(toy_repository, slots=3)
+    waiting = {index: memory(seed, length) for index, (seed, length) in enumerate(rows)}
+    expected = {index: reference(toy_repository, *row) for index, row in waiting.items()}
+    ended: dict[Any, Generated[Any]] = {}
+    while waiting or running.running:
+        joining = list(waiting)[: min(pace, running.free)]
+        if joining:
+            pairs = [waiting.pop(index) for index in joining]
+            running.join(joining, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        ended |= {result.key: result for result in running.step()}
+
+    assert {index: result.tokens for index, result in ended.items()} == {
+        index: tokens for index, (tokens, _) in expected.items()
+    }
+    for index, (_, score) in expected.items():
+        assert ended[index].score == pytest.approx(score, rel=1e-3)
+
+
+def test_toy_answers_differ(toy_repository: Path) -> None:
+    """The toy decoder is lively enough to prove something: lengths and words differ."""
+    answers = {tuple(reference(toy_repository, *memory(seed, 4))[0]) for seed in range(20)}
+
+    assert len(answers) > 10
+    assert len({len(answer) for answer in answers}) > 3
+
+
+def test_discarded_rows_leave(toy_repository: Path) -> None:
+    """A row can be taken out, and the others go on as if it had never been there."""
+    running = decoder(toy_repository)
+    pairs = [memory(seed, 4) for seed in range(3)]
+    running.join([0, 1, 2], [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+    running.step()
+
+    running.discard({0})
+
+    assert sorted(running.keys) == [1, 2]
+    assert (running.running, running.free, running.slots) == (2, 2, 4)
+    ended = finish(running)
+    assert all(ended[key].tokens == reference(toy_repository, *pairs[key])[0] for key in (1, 2))
+
+
+def test_numbers_that_are_none_stay_with_their_row() -> None:
+    """A row with NaN ends with a NaN score, and leaves nothing behind for the next in its slot."""
+    sick = {"now": True}
+    seen: list[float] = []
+
+    def cross(batch: Any) -> Any:  # noqa: ANN401
+        made = np.zeros((len(batch), 2, 1, batch.shape[1], 1), np.float32)
+        made[:] = np.nan if sick["now"] else 1
+        return made
+
+    def step(token: Any, _position: Any, past: Any, keys: Any, _mask: Any) -> Any:  # noqa: ANN401
+        seen.append(float(past.sum() + keys.sum()))
+        logits = np.tile(np.array([0, 1], np.float32), (len(token), 1)) * keys.max()
+        return logits, np.full((len(token), 2, 1, 1), keys.max(), np.float32)
+
+    running = GreedyDecoder[str](cross, step, (2, 1, 1), Limits(0, 1, 3, 2))
+    running.join(["sick"], [np.ones((2, 1))], [np.ones(2)])
+    (result,) = running.step()
+    sick["now"] = False
+    running.join(["well"], [np.ones((1, 1))], [np.ones(1)])
+    (healthy,) = running.step()
+
+    assert np.isnan(result.score)
+    assert np.isfinite(seen[-1])
+    assert healthy.tokens == []
+    assert 0 < healthy.score < 1
