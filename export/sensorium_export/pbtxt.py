@@ -37,9 +37,9 @@ ABOUT: Mapping[str, str] = MappingProxyType(
 
 _COMMENTS = {
     "max_batch_size": "The first axis of every tensor is the batch; `dims` below leave it out.",
-    "dynamic_batching": "Requests that queue up meanwhile run together, of equal length or not; nobody waits for company.",
+    "dynamic_batching": "Requests that queue up meanwhile run together, of equal length or not.",
     "ensemble_scheduling": "`key` is the stage's own tensor, `value` what this task calls it.",
-    "instance_group": "One instance: more of them only share the same cores.",
+    "instance_group": "One instance; a heavy encoder serves more with one for every core.",
 }
 _PARAMETER_COMMENTS = {
     "image_size": "Side of the square picture, in pixels.",

@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from sensorium_server.settings import Settings
+from sensorium_server.settings import Settings, load
 from sensorium_server.stages.image import RESAMPLE, decode
 from sensorium_training.world.picture import PICTURE_SIZE, render
 from sensorium_training.world.scene import Scene, draw_scene
@@ -45,16 +45,17 @@ def jpeg(split: str, index: int, size: int = PICTURE_SIZE) -> bytes:
     return encoded
 
 
-def seen_pixels(data: bytes, image_size: int) -> NDArray[np.uint8]:
+def seen_pixels(data: bytes, image_size: int, limits: Settings) -> NDArray[np.uint8]:
     """Return the bytes of a picture file as the encoder's uint8 [image_size, image_size, 3]."""
-    picture = decode(data, Settings()).resize((image_size, image_size), RESAMPLE["bicubic"])
+    picture = decode(data, limits).resize((image_size, image_size), RESAMPLE["bicubic"])
     return np.asarray(picture)[..., :3]
 
 
 def _pixels(split: str, image_size: int, start: int) -> NDArray[np.uint8]:
     """Return one chunk of pictures at the encoder's size."""
+    limits = load()
     indices = range(start, start + _CHUNK)
-    return np.stack([seen_pixels(jpeg(split, index), image_size) for index in indices])
+    return np.stack([seen_pixels(jpeg(split, index), image_size, limits) for index in indices])
 
 
 def pixels(
