@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sensorium.errors import ConfigurationError
+from sensorium_server.process import REGIONS
 from sensorium_server.runtime import OWN_BACKENDS, Runtime
 from sensorium_server.settings import Settings, environment_of, flag_name
 
@@ -24,7 +25,7 @@ class Ports:
     metrics: int
 
 
-def command(settings: Settings, runtime: Runtime, ports: Ports, shm_prefix: str) -> list[str]:
+def command(settings: Settings, runtime: Runtime, ports: Ports) -> list[str]:
     """Return the command line."""
     level = _LEVELS[settings.log_level]
     options = {
@@ -54,7 +55,7 @@ def command(settings: Settings, runtime: Runtime, ports: Ports, shm_prefix: str)
         *flags,
         "--disable-auto-complete-config",
         *_tls_flags(settings),
-        *_backend_flags(settings, shm_prefix),
+        *_backend_flags(settings),
     ]
 
 
@@ -91,9 +92,9 @@ def _tls_flags(settings: Settings) -> Iterator[str]:
         yield f"--grpc-root-cert={settings.grpc_tls_client_ca}"
 
 
-def _backend_flags(settings: Settings, shm_prefix: str) -> Iterator[str]:
+def _backend_flags(settings: Settings) -> Iterator[str]:
     for backend in ("python", *OWN_BACKENDS):
-        yield f"--backend-config={backend},shm-region-prefix-name={shm_prefix}"
+        yield f"--backend-config={backend},shm-region-prefix-name={REGIONS}"
         yield f"--backend-config={backend},shm-default-byte-size={settings.shared_memory_bytes}"
 
 

@@ -1,22 +1,18 @@
-"""One `tritonserver`: started as a plain process, awaited, drained, and never left behind.
+"""A Triton server over a model repository: checked, started, ready, kept up, drained.
 
     with Server(load()) as server:      # checked, started, ready
         print(server.endpoints.grpc)
                                         # drained and gone, with its Python processes
 
-Before the start it checks the digests of all artefacts and that the ports are free. The process
-dies with the thread that started it, so start it from one that lives on.
+Before the start it checks the digests of all artefacts and that the ports are free. Triton can
+crash (docs/decisions/0002-serving-on-the-packaged-triton.md): a crash while starting is tried
+again, and `wait` starts a Triton that died by itself anew, on the same ports.
 """
 
-import contextlib
-import ctypes
 import http.client
-import itertools
-import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -31,23 +27,17 @@ from sensorium import contract
 from sensorium.errors import ConfigurationError, ModelNotReadyError, ServerError
 from sensorium_server import manifest
 from sensorium_server.command import Ports, command, environment, reachable_host, reserve_ports
+from sensorium_server.drain import activity_of, await_quiet
+from sensorium_server.process import TritonProcess
 from sensorium_server.runtime import runtime
 from sensorium_server.settings import Settings
 
 _POLL_S = 0.02
 _KILL_AFTER_S = 5.0
-_KEPT_LINES = 200
-_PR_SET_PDEATHSIG = 1
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton keeps its regions
-_HARMLESS = re.compile(
-    r"CUDA driver version is insufficient|CudaDriverHelper|CUDA memory pool disabled"
-)
-"""What Triton reports on a machine without a GPU, where nothing is wrong."""
-
+_START_ATTEMPTS = 3
+_RESTART_WINDOW_S = 600.0
 _FAILED_MODEL = re.compile(r"failed to load '([^']+)' version \d+: (.*?)(?:\\n|\"?$)")
 _ENSEMBLE = re.compile(r"^\s*platform:\s*\"ensemble\"", re.MULTILINE)
-_LIBC = ctypes.CDLL(None)
-_serial = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +55,12 @@ class Server:
     def __init__(self, settings: Settings, log: Callable[[str], None] | None = None) -> None:
         self._settings = settings
         self._log = log or _to_stderr
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
-        self._process: subprocess.Popen[str] | None = None
-        self._pump: threading.Thread | None = None
+        self._process: TritonProcess | None = None
         self._ports = Ports(0, 0, 0)
-        self._shm_prefix = f"sensorium_{os.getpid()}_{next(_serial)}_"
+        self._drain: threading.Thread | None = None
+        self._is_up = False
         self._stop_wanted = False
+        self._restarts: deque[float] = deque()
         self.ready_s = 0.0
 
     def __enter__(self) -> Self:
@@ -106,51 +96,50 @@ class Server:
 
         Raises:
             ConfigurationError: the repository, a port or the installation is wrong.
-            ModelNotReadyError: it is not ready in time.
+            ModelNotReadyError: it is not ready in time, or was told to stop.
+            ServerError: Triton crashed at every attempt.
         """
         begin = time.monotonic()
         check_repository(self._settings.repository, self._log)
-        found = runtime(self._settings.cache_dir)
         self._ports = reserve_ports(self._settings)
-        self._process = subprocess.Popen(  # noqa: S603 - our own command
-            command(self._settings, found, self._ports, self._shm_prefix),
-            env=environment(self._settings, found),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock
-        )
-        self._pump = threading.Thread(target=self._read_log, args=[self._process], daemon=True)
-        self._pump.start()
-        try:
-            self._await_ready(begin)
-        except BaseException:
-            self.stop()
-            raise
+        self._launch()
         self.ready_s = time.monotonic() - begin
 
     def wait(self) -> None:
-        """Wait until the server has ended because it was told to.
+        """Wait until the server has ended because it was told to; restart it when it dies.
 
         Raises:
-            ServerError: it ended by itself.
+            ServerError: it died more often than `restart_limit` allows.
         """
-        code = self._started().wait()
-        self._clean_up()
-        if not self._stop_wanted:
-            raise ServerError(f"Triton ended by itself with code {code}.{self._last_lines()}")
+        while True:
+            process = self._started()
+            code = process.wait()
+            if self._stop_wanted:
+                return
+            reason = f"Triton ended by itself with code {code}."
+            if not self._may_restart():
+                raise ServerError(reason + process.last_lines())
+            self._log(f"{reason} Starting it again.")
+            begin = time.monotonic()
+            self._launch()
+            self._log(f"ready again in {time.monotonic() - begin:.1f} s")
 
     def request_stop(self) -> None:
-        """Tell the server to answer what is running, refuse what comes, and end; do not wait.
+        """Tell the server to answer what it has, then to end; do not wait for it.
 
         Asked again, it ends at once.
         """
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGKILL if self._stop_wanted else signal.SIGTERM)
+        process, again = self._process, self._stop_wanted
         self._stop_wanted = True
+        if process is None:
+            return
+        if again:
+            process.signal(signal.SIGKILL)
+        elif not self._is_up:
+            process.signal(signal.SIGTERM)
+        else:
+            self._drain = threading.Thread(target=self._drain_and_end, args=[process], name="drain")
+            self._drain.start()
 
     def stop(self) -> None:
         """Drain the server and wait until it is gone."""
@@ -158,28 +147,53 @@ class Server:
             return
         if not self._stop_wanted:
             self.request_stop()
-        try:
-            self._process.wait(self._settings.drain_timeout_s + _KILL_AFTER_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._clean_up()
+        if self._drain is not None:
+            self._drain.join()
+        self._process.wait(self._settings.drain_timeout_s + _KILL_AFTER_S)
 
-    def _started(self) -> "subprocess.Popen[str]":
+    def _drain_and_end(self, process: TritonProcess) -> None:
+        metrics = self.endpoints.metrics
+        await_quiet(lambda: activity_of(process.pid, metrics), self._settings.drain_timeout_s)
+        process.signal(signal.SIGTERM)
+
+    def _started(self) -> TritonProcess:
         if self._process is None:
             raise RuntimeError("the server was not started")
         return self._process
 
-    def _await_ready(self, begin: float) -> None:
-        process = self._started()
+    def _launch(self) -> None:
+        """Start Triton and wait until it is ready; try a crash again."""
+        found = runtime(self._settings.cache_dir)
+        self._is_up = False
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            self._process = TritonProcess(
+                command(self._settings, found, self._ports),
+                environment(self._settings, found),
+                self._log,
+            )
+            try:
+                self._await_ready(self._process)
+            except ServerError as crash:
+                if attempt == _START_ATTEMPTS:
+                    raise
+                self._log(f"{crash.message.splitlines()[0]} Starting it again.")
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                self._is_up = True
+                return
+
+    def _await_ready(self, process: TritonProcess) -> None:
+        deadline = time.monotonic() + self._settings.startup_timeout_s
         while not self._is_ready():
-            if process.poll() is not None:
-                raise self._failure_to_start()
-            waited_s = time.monotonic() - begin
-            if waited_s > self._settings.startup_timeout_s:
+            if not process.is_running:
+                raise self._failure_to_start(process, process.wait())
+            if time.monotonic() > deadline:
                 raise ModelNotReadyError(
-                    f"Triton was not ready after {waited_s:.0f} s (startup_timeout_s). Give it "
-                    f"more time, or see why with --log-level info.{self._last_lines()}"
+                    f"Triton was not ready after {self._settings.startup_timeout_s:g} s "
+                    f"(startup_timeout_s). Give it more time, or see what it does with "
+                    f"--log-level info.{process.last_lines()}"
                 )
             time.sleep(_POLL_S)
 
@@ -192,47 +206,34 @@ class Server:
                 return False
             # The metrics port opens last.
             socket.create_connection((host, self._ports.metrics), timeout=1).close()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
         return True
 
-    def _failure_to_start(self) -> Exception:
-        if self._pump is not None:
-            self._pump.join(_KILL_AFTER_S)
+    def _failure_to_start(self, process: TritonProcess, code: int) -> Exception:
         if self._stop_wanted:
             return ModelNotReadyError("Triton was told to stop before it was ready.")
         failed: dict[str, str] = {
-            match[1]: match[2] for line in self._lines if (match := _FAILED_MODEL.search(line))
+            match[1]: match[2] for line in process.lines if (match := _FAILED_MODEL.search(line))
         }
-        if not failed:
-            return ConfigurationError(f"Triton did not start.{self._last_lines()}")
-        reasons = "\n".join(f"model {name}: {reason}" for name, reason in failed.items())
-        return ConfigurationError(f"Triton could not load every model.\n{reasons}")
+        if failed:
+            reasons = "\n".join(f"model {name}: {reason}" for name, reason in failed.items())
+            return ConfigurationError(f"Triton could not load every model.\n{reasons}")
+        if code < 0:
+            return ServerError(
+                f"Triton crashed with code {code} while starting.{process.last_lines()}"
+            )
+        return ConfigurationError(f"Triton did not start.{process.last_lines()}")
 
-    def _last_lines(self) -> str:
-        lines = list(self._lines)[-10:]
-        return "".join(["\nIts last lines:", *(f"\n  {line}" for line in lines)]) if lines else ""
-
-    def _read_log(self, process: "subprocess.Popen[str]") -> None:
-        for line in process.stdout or ():
-            text = line.rstrip()
-            if text and not _HARMLESS.search(text):
-                self._lines.append(text)
-                self._log(text)
-
-    def _clean_up(self) -> None:
-        """End the Python processes that an untimely death left behind, and free their memory."""
-        process = self._started()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        if self._pump is not None:
-            self._pump.join(_KILL_AFTER_S)
-        if process.stdout is not None:
-            process.stdout.close()
-        for region in _SHARED_MEMORY.glob(self._shm_prefix + "*"):
-            region.unlink(missing_ok=True)
+    def _may_restart(self) -> bool:
+        """Count a death; too many within the window are not to be cured by restarting."""
+        now = time.monotonic()
+        self._restarts.append(now)
+        while now - self._restarts[0] > _RESTART_WINDOW_S:
+            self._restarts.popleft()
+        return len(self._restarts) <= self._settings.restart_limit
 
 
 def check_repository(repository: Path, log: Callable[[str], None]) -> None:
@@ -263,8 +264,3 @@ def tasks_of(repository: Path) -> list[str]:
 
 def _to_stderr(line: str) -> None:
     sys.stderr.write(line + "\n")
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end this process when its parent dies, however that happens."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -59,7 +59,10 @@ class Settings(BaseSettings):
         120, gt=0, description="Give up when not ready after this many seconds."
     )
     drain_timeout_s: int = Field(
-        30, ge=0, description="On SIGTERM, wait this many seconds for running requests."
+        30, ge=0, description="On SIGTERM, serve on for at most this many seconds until idle."
+    )
+    restart_limit: int = Field(
+        5, ge=0, description="How often in ten minutes a Triton that crashed is started again."
     )
     log_level: Literal["error", "warning", "info", "debug"] = Field(
         "warning", description="How much Triton logs, to stderr."

@@ -7,13 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tests.server import toy
 
 from sensorium._config import address_from_url
 from sensorium._transports.base import Request, Response, Tensor, Transport, transport_for
-from sensorium.contract import signature_of
+from sensorium.contract import TASKS
 from sensorium_server.launch import Endpoints, Server
 from sensorium_server.settings import load
-from tests.server import toy
 
 TIMEOUT_S = 20.0
 
@@ -67,13 +67,13 @@ class Caller:
 
     def infer(self, model: str, *tensors: Tensor, timeout_s: float = TIMEOUT_S) -> Response:
         """Send tensors to a model and ask for all its outputs."""
-        return self.transport.infer(Request(model, tensors, (), "test"), timeout_s)
+        outputs = tuple(spec.name for spec in TASKS[model].outputs) if model in TASKS else ()
+        return self.transport.infer(Request(model, tensors, outputs, "test"), timeout_s)
 
     def ask(self, task: str, **inputs: bytes | Sequence[bytes]) -> dict[str, list[bytes]]:
         """Send BYTES inputs to a task; return each output's items as bytes."""
         tensors = [
-            bytes_tensor(spec.name, *_listed(inputs[spec.name]))
-            for spec in signature_of(task).inputs
+            bytes_tensor(spec.name, *_listed(inputs[spec.name])) for spec in TASKS[task].inputs
         ]
         return {tensor.name: items_of(tensor) for tensor in self.infer(task, *tensors).outputs}
 

@@ -3,21 +3,20 @@
 import io
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 
 def noise(
-    seed: int = 0, size: tuple[int, int] = (48, 36), kind: str = "PNG", **options: Any
+    seed: int = 0, size: tuple[int, int] = (48, 36), kind: str = "PNG", **options: object
 ) -> bytes:
     """Return a random picture's file."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return encoded(Image.fromarray(pixels), kind, **options)
 
 
-def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
     """Return a picture's file."""
     file = io.BytesIO()
     picture.save(file, kind, **options)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
+from tests.e2e import picture
+from tests.e2e.conftest import Caller, bytes_tensor
 
 from sensorium._transports.base import Tensor
 from sensorium.errors import InvalidInputError, SensoriumError, UnknownTaskError
-from tests.e2e import picture
-from tests.e2e.conftest import Caller, bytes_tensor
 
 pytestmark = pytest.mark.triton
 
@@ -25,6 +25,7 @@ def _still_up(caller: Caller) -> Iterator[None]:
 
 
 def numbers(name: str, array: Any) -> Tensor:  # noqa: ANN401 - an array
+    """Pack an array as a tensor."""
     kind = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}[str(array.dtype)]
     return Tensor(name, kind, array.shape, array.tobytes())
 
@@ -140,7 +141,7 @@ def test_unknown_words_are_answered(caller: Caller) -> None:
 
 def test_bad_item_of_a_batch_is_named(caller: Caller) -> None:
     """In a request of several items the message says which one is bad."""
-    with pytest.raises(InvalidInputError, match="^item 1 of 3: image is empty"):
+    with pytest.raises(InvalidInputError, match=r"^item 1 of 3: image is empty"):
         caller.ask("image_embedding", image=[picture.noise(), b"", picture.noise()])
 
 
@@ -155,8 +156,8 @@ IMAGE = bytes_tensor("image", picture.noise())
         ("image_captioning", [Tensor("image", "BYTES", (1, 2), IMAGE.data * 2)], "shape"),
         ("image_captioning", [Tensor("image", "BYTES", (1,), IMAGE.data)], "shape"),
         ("image_captioning", [bytes_tensor("image", *[b"x"] * 99)], "batch.?size"),
-        ("image_captioning", [Tensor("image", "BYTES", (1, 1), b"\xff\xff\xff\x7fab")], ""),
-        ("image_captioning", [Tensor("image", "BYTES", (1, 1), b"")], ""),
+        ("image_captioning", [Tensor("image", "BYTES", (1, 1), b"\xff\xff\xff\x7fab")], "image"),
+        ("image_captioning", [Tensor("image", "BYTES", (1, 1), b"")], "image"),
         ("visual_question_answering", [IMAGE], "expected 2 inputs|question"),
         ("image_captioning", [IMAGE, bytes_tensor("sound", b"x")], "sound|expected 1 inputs"),
         ("image_captioning", [bytes_tensor("picture", b"x")], "picture"),

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,7 +44,7 @@ def picture() -> Callable[..., bytes]:
     """Return a maker of random pictures' files."""
 
     def make(
-        size: tuple[int, int] = (12, 9), mode: str = "RGB", kind: str = "PNG", **options: Any
+        size: tuple[int, int] = (12, 9), mode: str = "RGB", kind: str = "PNG", **options: object
     ) -> bytes:
         noise = np.random.default_rng(7).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         file = io.BytesIO()
@@ -126,7 +126,7 @@ class FakeResponse:
 
 
 @pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+def stub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Put a stand-in of `triton_python_backend_utils` into place; its log is `stub.logged`."""
     logged: list[str] = []
     module = SimpleNamespace(
@@ -139,8 +139,8 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         Request=FakeRequest,
         logged=logged,
     )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)  # type: ignore[arg-type]
-    yield module
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
+    return module
 
 
 @pytest.fixture

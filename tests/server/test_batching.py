@@ -18,6 +18,7 @@ BATCHER = Batcher(
 
 
 def request(rows: int, length: int, value: int = 1) -> dict[str, Any]:
+    """Return a request of equal rows."""
     return {
         "ids": np.full((rows, length), value, np.int64),
         "mask": np.ones((rows, length), np.int64),
@@ -25,7 +26,7 @@ def request(rows: int, length: int, value: int = 1) -> dict[str, Any]:
 
 
 def test_unequal_requests_share_a_batch() -> None:
-    """Requests are padded to the smallest bucket that holds the longest, each input by its value."""
+    """Requests are padded to the smallest bucket that holds all, each input by its value."""
     requests = [request(1, 2), request(2, 5)]
     sizes = [BATCHER.sizes(each) for each in requests]
 

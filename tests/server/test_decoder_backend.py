@@ -9,6 +9,7 @@ import pytest
 from tests.server import toy
 
 from sensorium.errors import ConfigurationError, ServerError
+from sensorium_server import decoding_loop
 from sensorium_server.decoder_backend import TritonPythonModel, decoder_from, outputs_from
 from sensorium_server.decoding import Generated
 from sensorium_server.stages import StageConfig
@@ -29,6 +30,7 @@ def served(
 
 
 def tensors(rows: int, length: int, mask_length: int | None = None) -> dict[str, Any]:
+    """Return a random memory and a mask that shows all of it."""
     memory = np.random.default_rng(rows).normal(size=(rows, length, 8)).astype(np.float32)
     return {
         "memory": memory,
@@ -37,6 +39,7 @@ def tensors(rows: int, length: int, mask_length: int | None = None) -> dict[str,
 
 
 def answer_of(request: Any) -> Any:  # noqa: ANN401 - the stub's stand-in
+    """Wait for the answer to a request."""
     for _ in range(5000):
         if request.sent:
             return request.sent[0][0]
@@ -69,8 +72,11 @@ def test_misshapen_mask_is_refused(served: TritonPythonModel, stub: SimpleNamesp
     assert answer_of(good).error is None
 
 
-def test_deadline_in_the_request(served: TritonPythonModel, stub: SimpleNamespace) -> None:
+def test_deadline_in_the_request(
+    served: TritonPythonModel, stub: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request whose own deadline passed while it waited is not decoded to its end."""
+    monkeypatch.setattr(decoding_loop, "CANCEL_CHECK_S", 0)
     late = stub.Request(tensors(1, 4), WANTED, timeout_us=1)
 
     served.execute([late])
@@ -111,5 +117,5 @@ def test_nan_score_is_our_error() -> None:
 
 def test_missing_parameter_is_named(toy_repository: Path) -> None:
     """A decoder without its start token says what is missing."""
-    with pytest.raises(ConfigurationError, match='text_decoder/config.pbtxt lacks .* "bos_id"'):
+    with pytest.raises(ConfigurationError, match=r'text_decoder/config.pbtxt lacks .* "bos_id"'):
         decoder_from(StageConfig("text_decoder", toy_repository / "text_decoder/1"))

@@ -15,12 +15,13 @@ from sensorium_server.stages import StageConfig
 
 
 def decoder(repository: Path, slots: int = 4) -> GreedyDecoder[Any]:
+    """Return the toy's decoder."""
     parameters = {"bos_id": "2", "eos_id": "3", "max_new_tokens": "12", "slots": str(slots)}
     return decoder_from(StageConfig("text_decoder", repository / "text_decoder/1", parameters))
 
 
 def memory(seed: int, length: int) -> tuple[Any, Any]:
-    """Return a memory and its mask, whose last element hides a memory element when there are two."""
+    """Return a memory and its mask, which hides the last element when there are more."""
     made = np.random.default_rng(seed).normal(size=(length, 8)).astype(np.float32)
     mask = np.ones(length, np.int64)
     mask[1:] = np.arange(1, length) < length - 1
@@ -55,7 +56,8 @@ def reference(repository: Path, made: Any, mask: Any) -> tuple[list[int], float]
 
 
 def finish(running: GreedyDecoder[Any]) -> dict[Any, Generated[Any]]:
-    ended = {}
+    """Step until no row runs; return all results."""
+    ended: dict[Any, Generated[Any]] = {}
     while running.running:
         ended |= {result.key: result for result in running.step()}
     return ended

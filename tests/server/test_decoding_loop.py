@@ -1,12 +1,13 @@
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sensorium.errors import DeadlineExceededError, ModelNotReadyError, OverloadedError
+from sensorium_server import decoding_loop
 from sensorium_server.decoding import GreedyDecoder, Limits
 from sensorium_server.decoding_loop import DecodingLoop, Job, Key
 
@@ -54,7 +55,8 @@ class Inbox:
         self._answer: Any = None
         self.count = 0
 
-    def __call__(self, answer: Any) -> None:  # noqa: ANN401 - texts or an error
+    def __call__(self, answer: object) -> None:
+        """Take the answer."""
         self._answer = answer
         self.count += 1
         self._arrived.set()
@@ -67,6 +69,12 @@ class Inbox:
     def lengths(self) -> list[int]:
         """Wait for the texts and return how long each is."""
         return [len(text.tokens) for text in self.get()]
+
+
+@pytest.fixture(autouse=True)
+def _ask_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loop ask after every token whether anybody still waits."""
+    monkeypatch.setattr(decoding_loop, "CANCEL_CHECK_S", 0)
 
 
 @pytest.fixture
@@ -85,19 +93,24 @@ def loop(machine: Machine) -> Iterator[DecodingLoop]:
     running.stop()
 
 
-def job(*lengths: float, is_cancelled: Any = lambda: False) -> tuple[Job, Inbox]:
+def job(*lengths: float, is_cancelled: Callable[[], bool] = lambda: False) -> tuple[Job, Inbox]:
+    """Return a job of rows that say so many tokens, and its inbox."""
     inbox = Inbox()
     memory = np.array(lengths, np.float32).reshape(-1, 1, 1)
     return Job(memory, np.ones((len(lengths), 1), np.int64), inbox, is_cancelled), inbox
 
 
-def submit(loop: DecodingLoop, *lengths: float, **options: Any) -> Inbox:
-    made, inbox = job(*lengths, **options)
+def submit(
+    loop: DecodingLoop, *lengths: float, is_cancelled: Callable[[], bool] = lambda: False
+) -> Inbox:
+    """Submit such a job; return its inbox."""
+    made, inbox = job(*lengths, is_cancelled=is_cancelled)
     loop.submit(made)
     return inbox
 
 
-def until(condition: Any) -> None:
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something is true."""
     deadline = time.monotonic() + WAIT_S
     while not condition():
         assert time.monotonic() < deadline, "it never happened"

@@ -21,18 +21,22 @@ PARAMETERS = {"image_size": "8", "mean": "0.5,0.4,0.3", "std": "0.5,0.25,0.2"}
 
 
 def stage(**parameters: str) -> Stage:
+    """Return the stage with some parameters changed."""
     return image.stage(StageConfig("image_preprocess", Path(), PARAMETERS | parameters), load())
 
 
 def batch(*items: bytes) -> dict[str, Any]:
+    """Return one request of several pictures."""
     return {"image": np.array([[item] for item in items], np.object_)}
 
 
 def rgb(data: bytes, settings: Settings) -> Any:  # noqa: ANN401 - an array
+    """Return a picture's decoded bytes."""
     return image.pixels_of(image.decode(data, settings))
 
 
-def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
+    """Return a picture's file."""
     file = io.BytesIO()
     picture.save(file, kind, **options)
     return file.getvalue()
@@ -153,7 +157,7 @@ def test_animation_gives_its_first_frame(settings: Settings, kind: str) -> None:
     np.testing.assert_allclose(rgb(data, settings)[4, 4], (255, 0, 0), atol=2)
 
 
-def test_center_crop(settings: Settings) -> None:
+def test_center_crop() -> None:
     """`center_crop` keeps the proportions and cuts the longer edge's ends."""
     flag = Image.new("RGB", (48, 16), "blue")
     flag.paste("white", (16, 0, 32, 16))
@@ -163,7 +167,7 @@ def test_center_crop(settings: Settings) -> None:
     assert pixels[0, 0].min() > 0.5
 
 
-def test_center_crop_refuses_a_thread(settings: Settings) -> None:
+def test_center_crop_refuses_a_thread() -> None:
     """A picture so thin that its resized form would be huge is refused."""
     thread = encoded(Image.new("L", (1, 500)), "PNG")
 
@@ -212,7 +216,7 @@ def test_byte_limit(picture: Maker) -> None:
 
 def test_bad_item_is_named(picture: Maker) -> None:
     """In a batch the message says which item is bad."""
-    with pytest.raises(InvalidInputError, match="^item 1 of 3: image is empty"):
+    with pytest.raises(InvalidInputError, match=r"^item 1 of 3: image is empty"):
         stage()(batch(picture(), b"", picture()))
 
 
@@ -241,7 +245,7 @@ def test_missing_parameter() -> None:
     byte=st.integers(0, 255),
     cut=st.floats(0, 1),
 )
-def test_any_damage_is_refused_or_read(
+def test_any_damage_is_refused_or_read(  # noqa: PLR0917 - hypothesis names them
     picture: Maker, settings: Settings, kind: str, place: float, byte: int, cut: float
 ) -> None:
     """Whatever happens to a file, it is read or refused as invalid input, and nothing else."""

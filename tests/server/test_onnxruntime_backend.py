@@ -45,6 +45,7 @@ def model(graph: CountingGraph) -> OnnxModel:
 
 
 def text(*ids: int) -> dict[str, Any]:
+    """Return a request of one text."""
     return {
         "input_ids": np.array([ids], np.int64),
         "attention_mask": np.ones((1, len(ids)), np.int64),
@@ -52,6 +53,7 @@ def text(*ids: int) -> dict[str, Any]:
 
 
 def sound(answers: list[Tensors | Exception]) -> list[Tensors]:
+    """Return answers of which none is an error."""
     for answer in answers:
         assert not isinstance(answer, Exception), answer
     return answers  # type: ignore[return-value] # checked above

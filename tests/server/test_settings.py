@@ -7,6 +7,7 @@ from sensorium_server.settings import Settings, environment_of, load
 
 
 def profile(tmp_path: Path, text: str) -> str:
+    """Write a profile; return its path."""
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
     return str(path)
@@ -52,14 +53,14 @@ def test_bad_environment_value_names_the_variable(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SENSORIUM_STARTUP_TIMEOUT_S", "soon")
 
     with pytest.raises(
-        ConfigurationError, match='^SENSORIUM_STARTUP_TIMEOUT_S = "soon" is not a n'
+        ConfigurationError, match=r'^SENSORIUM_STARTUP_TIMEOUT_S = "soon" is not a n'
     ):
         load()
 
 
 def test_bad_flag_names_the_flag() -> None:
     """A bad value of a flag is told with the flag, and what would be right."""
-    with pytest.raises(ConfigurationError, match='^--log-level = "loud" is not .*warning'):
+    with pytest.raises(ConfigurationError, match=r'^--log-level = "loud" is not .*warning'):
         load({"log_level": "loud"})
 
 
@@ -75,7 +76,7 @@ def test_unknown_key_in_profile(tmp_path: Path) -> None:
     """An unknown key stops the start and suggests the likely one."""
     mine = profile(tmp_path, "htp_port = 1\n")
 
-    with pytest.raises(ConfigurationError, match="mine.toml: htp_port is not a .* mean http_port"):
+    with pytest.raises(ConfigurationError, match=r"mine.toml: htp_port is not a .* mean http_port"):
         load({"profile": mine})
 
 
@@ -122,4 +123,4 @@ def test_environment_carries_every_setting(tmp_path: Path, monkeypatch: pytest.M
 def test_settings_are_frozen(settings: Settings) -> None:
     """Nobody changes a setting while serving."""
     with pytest.raises(ValueError, match="frozen"):
-        settings.http_port = 1  # type: ignore[misc]
+        settings.http_port = 1

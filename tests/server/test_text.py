@@ -19,10 +19,12 @@ def stage(tmp_path: Path) -> Stage:
 
 
 def batch(*items: bytes) -> dict[str, Any]:
+    """Return one request of several texts."""
     return {"text": np.array([[item] for item in items], np.object_)}
 
 
 def ids(*words: str) -> list[int]:
+    """Return the ids of words."""
     return [toy.VOCABULARY[word] for word in words]
 
 
@@ -74,7 +76,7 @@ def test_limit_counts_characters(stage: Stage) -> None:
     assert stage(batch(("ü" * 60).encode()))["input_ids"].shape == (1, 1)
 
 
-def test_text_without_a_word(stage: Stage) -> None:
+def test_text_without_a_word() -> None:
     """A text that tokenises to special tokens only is refused."""
     with pytest.raises(InvalidInputError, match=r'no word in it: "\[BOS\]"|no word in it'):
         text.tokens_of("\u200b", _silent(), 8)
@@ -94,7 +96,7 @@ def _silent() -> Any:  # noqa: ANN401 - a tokenizer's stand-in
 
 def test_bad_item_is_named(stage: Stage) -> None:
     """In a batch the message says which item is bad."""
-    with pytest.raises(InvalidInputError, match="^item 1 of 2: text is empty"):
+    with pytest.raises(InvalidInputError, match=r"^item 1 of 2: text is empty"):
         stage(batch(b"star", b""))
 
 

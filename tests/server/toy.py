@@ -147,9 +147,7 @@ def _tensors(kind: str, specs: Sequence[TensorSpec], *, ragged: bool) -> str:
     return "".join(blocks)
 
 
-_AFTER = (
-    'input { name: "after" data_type: TYPE_FP32 dims: [-1] optional: true }\n'
-)
+_AFTER = 'input { name: "after" data_type: TYPE_FP32 dims: [-1] optional: true }\n'
 
 
 def _stage_config(model: str) -> str:

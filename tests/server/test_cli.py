@@ -1,0 +1,96 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from sensorium_server import cli
+from sensorium_server.launch import Endpoints
+from sensorium_server.settings import Settings, flag_name
+
+runner = CliRunner()
+
+
+class FakeServer:
+    """Stands in for a server that starts at once and ends at once."""
+
+    ready_s = 1.25
+    pid = 7
+    endpoints = Endpoints("127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3/metrics")
+    settings: Settings
+
+    def __init__(self, settings: Settings) -> None:
+        type(self).settings = settings
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def wait(self) -> None:
+        """End at once."""
+
+    def request_stop(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch, toy_repository: Path) -> typer.Typer:
+    """Return the verb over a server that is none, in a directory with a repository."""
+    monkeypatch.setattr(cli, "Server", FakeServer)
+    monkeypatch.setattr(cli, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=1, SIGINT=2))
+    monkeypatch.chdir(toy_repository.parent)
+    monkeypatch.setenv("SENSORIUM_REPOSITORY", str(toy_repository))
+    made = typer.Typer()
+    made.command(epilog=getattr(cli.serve, "epilog", None))(cli.serve)
+    return made
+
+
+def test_ready_line(app: typer.Typer) -> None:
+    """The one line on stdout says how fast, where and what."""
+    result = runner.invoke(app, [])
+
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "ready in 1.2 s · gRPC 127.0.0.1:1 · HTTP http://127.0.0.1:2 · metrics "
+        "http://127.0.0.1:3/metrics · tasks: visual_question_answering, image_captioning, "
+        "text_embedding, image_embedding\n"
+    )
+
+
+def test_ready_line_as_json(app: typer.Typer) -> None:
+    """`--json` gives the same facts to programs, with the process id."""
+    facts: dict[str, Any] = json.loads(runner.invoke(app, ["--json"]).stdout)
+
+    assert facts["grpc"] == "127.0.0.1:1"
+    assert facts["pid"] == 7
+    assert facts["ready_s"] == 1.25
+    assert "image_captioning" in facts["tasks"]
+
+
+def test_flags_reach_the_settings(app: typer.Typer) -> None:
+    """A flag on the command line is the setting of the same name."""
+    runner.invoke(app, ["--grpc-port", "9001", "--max-image-bytes", "77"])
+
+    assert FakeServer.settings.grpc_port == 9001
+    assert FakeServer.settings.max_image_bytes == 77
+
+
+def test_misuse_is_told(app: typer.Typer) -> None:
+    """A bad value ends with code 2 and a message that names the flag."""
+    result = runner.invoke(app, ["--http-port", "eight"])
+
+    assert result.exit_code == 2
+    assert '--http-port = "eight" is not an integer' in result.stderr
+
+
+def test_help_has_every_setting_and_an_example(app: typer.Typer) -> None:
+    """`--help` lists a flag for each setting, with its default, and ends with an example."""
+    text = runner.invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).stdout
+
+    assert [name for name in Settings.model_fields if flag_name(name) not in text] == []
+    assert "Default: 8001." in text
+    assert "Example: sensorium serve" in text

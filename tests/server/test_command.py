@@ -1,0 +1,110 @@
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from sensorium.errors import ConfigurationError
+from sensorium_server.command import Ports, command, environment, reachable_host, reserve_ports
+from sensorium_server.runtime import Runtime
+from sensorium_server.settings import Settings, load
+
+RUNTIME = Runtime(Path("/t/tritonserver"), Path("/t/backends"), Path("/t/caches"), "/t/libs")
+PORTS = Ports(http=1, grpc=2, metrics=3)
+
+
+def flags(settings: Settings) -> list[str]:
+    """Return the command line of some settings."""
+    return command(settings, RUNTIME, PORTS)
+
+
+def test_settings_become_flags(tmp_path: Path) -> None:
+    """Ports, host, repository and log level reach Triton."""
+    line = flags(load({"host": "0.0.0.0", "repository": tmp_path, "log_level": "error"}))
+
+    assert line[0] == "/t/tritonserver"
+    assert {
+        f"--model-repository={tmp_path}",
+        "--http-port=1",
+        "--grpc-port=2",
+        "--metrics-port=3",
+        "--grpc-address=0.0.0.0",
+        "--log-warning=false",
+        "--backend-directory=/t/backends",
+    } <= set(line)
+
+
+def test_config_name_only_when_asked_for() -> None:
+    """Another config than config.pbtxt is used only when the profile names one."""
+    assert not [flag for flag in flags(load()) if "model-config-name" in flag]
+    assert "--model-config-name=gpu" in flags(load({"profile": "gpu"}))
+
+
+def test_tls(tmp_path: Path) -> None:
+    """Certificate and key make gRPC speak TLS; an authority makes clients show theirs."""
+    cert, key, authority = (tmp_path / name for name in ("cert", "key", "ca"))
+    for path in (cert, key, authority):
+        path.touch()
+    pair = {"grpc_tls_cert": cert, "grpc_tls_key": key}
+
+    plain = flags(load(pair))
+    mutual = flags(load({**pair, "grpc_tls_client_ca": authority}))
+
+    assert {"--grpc-use-ssl=true", f"--grpc-server-cert={cert}", f"--grpc-server-key={key}"} <= set(
+        plain
+    )
+    assert {"--grpc-use-ssl-mutual=true", f"--grpc-root-cert={authority}"} <= set(mutual)
+
+
+def test_half_of_tls_is_refused(tmp_path: Path) -> None:
+    """A certificate without its key, or a missing file, stops the start."""
+    (tmp_path / "cert").touch()
+
+    with pytest.raises(ConfigurationError, match="grpc_tls_cert is set; TLS needs"):
+        flags(load({"grpc_tls_cert": tmp_path / "cert"}))
+    with pytest.raises(ConfigurationError, match=r"grpc_tls_key = .*key is not a file"):
+        flags(load({"grpc_tls_cert": tmp_path / "cert", "grpc_tls_key": tmp_path / "key"}))
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stubs find our Python, Triton its libraries, and both the settings."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/mine")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+    variables = environment(load({"max_text_chars": 7}), RUNTIME)
+
+    assert variables["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+    assert variables["LD_LIBRARY_PATH"] == "/t/libs:/mine"
+    assert variables["SENSORIUM_MAX_TEXT_CHARS"] == "7"
+    assert variables["OMP_NUM_THREADS"] == "3"
+
+
+def test_free_ports_are_found() -> None:
+    """Port 0 becomes a free port, different for each protocol."""
+    ports = reserve_ports(load({"http_port": 0, "grpc_port": 0, "metrics_port": 0}))
+
+    assert len({ports.http, ports.grpc, ports.metrics}) == 3
+    assert min(ports.http, ports.grpc, ports.metrics) > 0
+
+
+def test_taken_ports_are_listed() -> None:
+    """Every port that cannot be had is named with its flag, all in one message."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = load({"http_port": port, "grpc_port": 0, "metrics_port": port})
+
+        with pytest.raises(ConfigurationError) as caught:
+            reserve_ports(settings)
+
+    lines = str(caught.value).splitlines()
+    assert [f"port {port} for http" in lines[0], "--metrics-port" in lines[1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.7", "10.0.0.7")]
+)
+def test_reachable_host(host: str, reached: str) -> None:
+    """A server that listens everywhere is reached over loopback."""
+    assert reachable_host(host) == reached

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from sensorium.contract import TASKS
+from sensorium.errors import ConfigurationError
+from sensorium_server.launch import Server, check_repository, tasks_of
+from sensorium_server.settings import load
+
+
+def test_tasks_are_the_ensembles(toy_repository: Path) -> None:
+    """The tasks of a repository are its ensembles, in the contract's order, its own last."""
+    assert tasks_of(toy_repository) == list(TASKS)
+
+
+def test_own_ensembles_come_last(tmp_path: Path) -> None:
+    """An ensemble that the contract does not know is a task too."""
+    for name in ("zebra", "image_captioning"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").write_text('platform: "ensemble"\n')
+
+    assert tasks_of(tmp_path) == ["image_captioning", "zebra"]
+
+
+def test_empty_repository_is_refused(tmp_path: Path) -> None:
+    """A directory without models is refused with both ways out."""
+    with pytest.raises(ConfigurationError, match=r"holds no Triton model .*sensorium export"):
+        check_repository(tmp_path, print)
+
+
+def test_repository_without_manifest_is_said(tmp_path: Path) -> None:
+    """Artefacts that no manifest vouches for are served, and that is said."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.pbtxt").touch()
+    log: list[str] = []
+
+    check_repository(tmp_path, log.append)
+
+    assert log == [f"{tmp_path} has no manifest: its artefacts are served unchecked."]
+
+
+def test_endpoints_of_ipv6(tmp_path: Path) -> None:
+    """An IPv6 address stands in brackets."""
+    assert Server(load({"host": "::", "repository": tmp_path})).endpoints.grpc == "[::1]:0"
+
+
+def test_stopping_what_never_started_is_nothing(tmp_path: Path) -> None:
+    """A server that was never started can be stopped, and has no process id."""
+    server = Server(load({"repository": tmp_path}))
+    server.request_stop()
+    server.stop()
+
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = server.pid
