@@ -63,7 +63,8 @@ class RawTask:
     def _walk(self, tensors: Tensors, *, preprocessing: bool) -> Tensors:
         for step in self._steps:
             if (step.model_name in _PREPROCESSING) is preprocessing:
-                given = {name: tensors[of] for name, of in step.input_map.items()}
+                # An input that only orders the steps of the ensemble may not be there yet.
+                given = {name: tensors[of] for name, of in step.input_map.items() if of in tensors}
                 begin = time.perf_counter()
                 made = self._runs[step.model_name](given, list(step.output_map))
                 self.spent_s[step.model_name] += time.perf_counter() - begin

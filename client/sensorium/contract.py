@@ -40,10 +40,11 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a task, a stage or a graph takes and gives."""
+    """What a task, a stage or a graph takes and gives; `optional` inputs may be left out."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    optional: tuple[TensorSpec, ...] = ()
 
 
 IMAGE = TensorSpec("image", DType.BYTES, (1,))
@@ -66,6 +67,9 @@ FUSED_TOKENS = TensorSpec("fused_tokens", DType.FP32, (SEQUENCE, "width"))
 DECODER_MEMORY = TensorSpec("memory", DType.FP32, (MEMORY, "width"))
 DECODER_MEMORY_MASK = TensorSpec("memory_mask", DType.INT64, (MEMORY,))
 
+AFTER = TensorSpec("after", DType.FP32, ("embedding_dim",))
+"""Ignored: a stage that takes it runs after the stage that makes it. See decision 2."""
+
 _KV = ("kv_layers", "heads")
 CROSS = TensorSpec("cross", DType.FP32, (*_KV, MEMORY, "head_dim"))
 PAST_KV = TensorSpec("past", DType.FP32, (*_KV, PAST, "head_dim"))
@@ -86,7 +90,7 @@ TASKS: Mapping[str, Signature] = MappingProxyType(
 
 STAGES: Mapping[str, Signature] = MappingProxyType(
     {
-        "image_preprocess": Signature((IMAGE,), (PIXEL_VALUES,)),
+        "image_preprocess": Signature((IMAGE,), (PIXEL_VALUES,), optional=(AFTER,)),
         "text_preprocess": Signature((TEXT,), (INPUT_IDS, ATTENTION_MASK)),
         "image_encoder": Signature((PIXEL_VALUES,), (IMAGE_TOKENS, IMAGE_MASK, IMAGE_EMBEDDING)),
         "text_encoder": Signature((INPUT_IDS, ATTENTION_MASK), (TEXT_TOKENS, TEXT_EMBEDDING)),

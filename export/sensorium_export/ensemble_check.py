@@ -21,13 +21,16 @@ class _Use:
 
 def ensemble_problems(config: ModelConfig, configs: Mapping[str, ModelConfig]) -> Iterator[str]:
     """Return what is wrong with an ensemble's steps, given the configs of all models."""
-    made, uses = types_of(config.input), []
+    made, uses, before = types_of(config.input), [], set[str]()
     for step in config.ensemble_scheduling.step:
         stage = configs.get(step.model_name)
         if stage is None:
             yield f"step {step.model_name} is not a model of this repository"
             continue
         yield from _map_problems(step, stage)
+        if before and not before & set(step.input_map.values()):
+            yield f"step {step.model_name} does not wait for the one before it; see decision 2"
+        before = set(step.output_map.values())
         inputs, outputs = types_of(stage.input), types_of(stage.output)
         for tensor, name in sorted(step.output_map.items()):
             if name in made:
@@ -58,7 +61,8 @@ def type_text(kind: TensorType) -> str:
 
 def _map_problems(step: Any, stage: ModelConfig) -> Iterator[str]:  # noqa: ANN401 - untyped protobuf
     inputs, outputs = types_of(stage.input), types_of(stage.output)
-    for tensor in sorted(inputs.keys() - step.input_map.keys()):
+    optional = {one.name for one in stage.input if one.optional}
+    for tensor in sorted(inputs.keys() - step.input_map.keys() - optional):
         yield f"step {step.model_name}: its input {tensor} is not mapped"
     for tensor in sorted(step.input_map.keys() - inputs.keys()):
         yield f"step {step.model_name}: it has no input {tensor}"

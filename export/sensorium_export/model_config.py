@@ -70,10 +70,14 @@ _TEXT_IDS = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
 ENSEMBLES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
     {
         "visual_question_answering": (
-            _IMAGE_PIXELS,
-            _IMAGE_TOKENS,
             Step("text_preprocess", {"text": "question"}, _TEXT_IDS),
-            Step("text_encoder", _TEXT_IDS, {"text_tokens": "text_tokens"}),
+            Step(
+                "text_encoder",
+                _TEXT_IDS,
+                {"text_tokens": "text_tokens", "text_embedding": "text_embedding"},
+            ),
+            Step("image_preprocess", {"image": "image", "after": "text_embedding"}, _PIXELS),
+            _IMAGE_TOKENS,
             Step(
                 "fusion",
                 {
@@ -111,7 +115,10 @@ ENSEMBLES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
         ),
     }
 )
-"""How each task is made of stages."""
+"""How each task is made of stages: chains, in which no two steps ever run at once.
+
+Where two of them do and one fails, Triton 2.51 crashes or deadlocks; see decision 2.
+"""
 
 
 def model_configs(recipe: Recipe) -> dict[str, ModelConfig]:
@@ -155,6 +162,15 @@ def _add_tensors(config: ModelConfig, signature: Signature, sizes: Mapping[str, 
                 allow_ragged_batch=ragged and -1 in dims,
             )
         )
+    for spec in signature.optional:
+        config.input.append(
+            ModelInput(
+                name=spec.name,
+                data_type=TRITON_TYPE[spec.dtype],
+                dims=dims_of(spec, sizes),
+                optional=True,
+            )
+        )
     for spec in signature.outputs:
         config.output.append(
             ModelOutput(
@@ -168,8 +184,9 @@ def _add_tensors(config: ModelConfig, signature: Signature, sizes: Mapping[str, 
 def _stage_config(name: str, recipe: Recipe) -> ModelConfig:
     config = ModelConfig(name=name, backend=BACKENDS[name], max_batch_size=MAX_BATCH_SIZE)
     _add_tensors(config, signature_of(name), recipe.sizes)
-    # No queue delay: a batch forms of what queues up while the one before runs.
-    config.dynamic_batching.SetInParent()
+    # No queue delay: a batch forms of what queues up while the one before runs. A request that
+    # expires there, by the timeout that it came with, is dropped.
+    config.dynamic_batching.default_queue_policy.allow_timeout_override = True
     config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=1)
     for key, value in _parameters(name, recipe).items():
         config.parameters[key].string_value = value

@@ -63,7 +63,7 @@ def _model_problems(name: str, config: ModelConfig, sizes: Mapping[str, int]) ->
         yield f"{name}: max_batch_size {config.max_batch_size}; it must be 1 or more"
     signature = signature_of(name)
     for kind, found, specs in (
-        ("input", config.input, signature.inputs),
+        ("input", config.input, signature.inputs + signature.optional),
         ("output", config.output, signature.outputs),
     ):
         expected = {spec.name: _type_of(spec, sizes) for spec in specs}

@@ -59,6 +59,13 @@ def endpoints(server: Server) -> Endpoints:
     return server.endpoints
 
 
+@pytest.fixture(scope="session")
+def playroom(start_server: Callable[..., Server]) -> Iterator[Endpoints]:
+    """Serve the committed model repository."""
+    with start_server(Path(__file__).parents[2] / "model_repository") as running:
+        yield running.endpoints
+
+
 @dataclass(frozen=True)
 class Caller:
     """Sends requests as they are, past the client's own checks; errors are those of the tree."""

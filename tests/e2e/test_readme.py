@@ -4,13 +4,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from sensorium_server.launch import Endpoints, Server
+from sensorium_server.launch import Endpoints
 
 pytestmark = pytest.mark.triton
 
@@ -37,13 +36,6 @@ def examples() -> list[Example]:
         else:
             found.append(Example(language, body, ()))
     return found
-
-
-@pytest.fixture(scope="module")
-def playroom(start_server: Callable[..., Server]) -> Iterator[Endpoints]:
-    """Serve the committed model repository."""
-    with start_server(ROOT / "model_repository") as running:
-        yield running.endpoints
 
 
 @pytest.mark.parametrize("number", range(len(examples())))
