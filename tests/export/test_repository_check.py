@@ -60,8 +60,10 @@ def test_exported_repository_is_sound(repository: Path, recipe: Recipe) -> None:
             "visual_question_answering",
             '    input_map { key: "after" value: "text_embedding" }\n',
             "",
-            "visual_question_answering: step image_preprocess does not wait for the one before it; "
-            "see decision 2",
+            (
+                "visual_question_answering: step image_preprocess does not wait "
+                "for the one before it; see decision 2"
+            ),
         ),
         (
             "text_embedding",
