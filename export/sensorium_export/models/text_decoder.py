@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sensorium_export.models.attention import (
-    FeedForward,
-    MultiHeadAttention,
+    CrossAttentionBlock,
     key_mask,
     scaled_dot_product_attention,
 )
@@ -22,17 +21,8 @@ from sensorium_export.models.config import ModelConfig
 from sensorium_export.models.text_encoder import EMBEDDING_STD
 
 
-class DecoderBlock(nn.Module):
+class DecoderBlock(CrossAttentionBlock):
     """One layer: causal self-attention, cross-attention to the memory, feed-forward."""
-
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.norm_self = nn.LayerNorm(width)
-        self.self_attention = MultiHeadAttention(width, heads)
-        self.norm_cross = nn.LayerNorm(width)
-        self.cross_attention = MultiHeadAttention(width, heads)
-        self.norm_feedforward = nn.LayerNorm(width)
-        self.feedforward = FeedForward(width, hidden)
 
     def after_self(
         self, x: Tensor, cross_key: Tensor, cross_value: Tensor, memory_mask: Tensor
@@ -85,10 +75,7 @@ class TextDecoder(nn.Module):
         cross_mask = key_mask(memory_mask)
         x = self.embed(token_ids) + self.position(places)
         for block in self.layers:
-            normed = block.norm_self(x)
-            x = x + block.self_attention(normed, normed, causal)
-            key, value = block.cross_attention.keys_and_values(memory)
-            x = block.after_self(x, key, value, cross_mask)
+            x = block(x, memory, causal, cross_mask)
         return self.logits(x)
 
     def cross(self, memory: Tensor) -> Tensor:
