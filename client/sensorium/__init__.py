@@ -1,4 +1,4 @@
-"""Sensorium's client: ask, caption and embed pictures and texts on a Sensorium server.
+"""Sensorium's client: ask, caption, tag, embed and draw on a Sensorium server.
 
 Usage:
     from sensorium import Client
@@ -24,7 +24,18 @@ from sensorium.errors import (
     ServerUnreachableError,
     UnknownTaskError,
 )
-from sensorium.results import Answer, Caption, Embedding, Result, Timings
+from sensorium.results import (
+    Answer,
+    Caption,
+    Drawing,
+    Embedding,
+    Event,
+    Events,
+    Result,
+    Tag,
+    Tags,
+    Timings,
+)
 
 if TYPE_CHECKING:
     __version__: str
@@ -47,7 +58,10 @@ __all__ = [
     "Client",
     "ConfigurationError",
     "DeadlineExceededError",
+    "Drawing",
     "Embedding",
+    "Event",
+    "Events",
     "InvalidInputError",
     "Limits",
     "ModelNotReadyError",
@@ -57,6 +71,8 @@ __all__ = [
     "SensoriumError",
     "ServerError",
     "ServerUnreachableError",
+    "Tag",
+    "Tags",
     "Timings",
     "UnknownTaskError",
     "__version__",

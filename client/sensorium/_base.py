@@ -46,7 +46,9 @@ class Call(Generic[R]):
         self.attempts.end(self.request.request_id)
         timings = Timings(self.attempts.elapsed_s(), self.attempts.attempt_s(), self.attempts.count)
         request_id = self.request.request_id
-        return result_from_tensors(self.result_type, response, request_id, timings)
+        return result_from_tensors(
+            self.result_type, TASKS[self.request.model], response, request_id, timings
+        )
 
 
 class BaseClient:

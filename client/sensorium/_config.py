@@ -11,6 +11,12 @@ from sensorium.errors import ConfigurationError
 DEFAULT_URL = "localhost:8001"
 DEFAULT_TIMEOUT_S = 30.0
 
+DEFAULT_STEPS = 25
+DEFAULT_GUIDANCE_SCALE = 3.0
+MAX_STEPS = 100
+MAX_GUIDANCE_SCALE = 20.0
+MAX_SEED = 2**63 - 1
+
 _SCHEMES = {"grpc": False, "grpcs": True, "http": False, "https": True}
 _FORMS = "write localhost:8001 or grpcs://host:port for gRPC, http://localhost:8000 for HTTP"
 
@@ -43,6 +49,8 @@ class Limits:
 
     max_image_bytes: int = 20_000_000
     max_text_chars: int = 512
+    max_audio_bytes: int = 20_000_000
+    max_video_bytes: int = 50_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,12 @@ Axis = int | str
 
 BATCH = "batch"
 SEQUENCE = "sequence"
+MEL_FRAMES = "mel_frames"
+MEDIA = "media"
 MEMORY = "memory"
 PAST = "past"
-DYNAMIC_AXES = frozenset({BATCH, SEQUENCE, MEMORY, PAST})
+EVENTS = "events"
+DYNAMIC_AXES = frozenset({BATCH, SEQUENCE, MEL_FRAMES, MEDIA, MEMORY, PAST, EVENTS})
 
 
 class DType(StrEnum):
@@ -48,17 +51,46 @@ class Signature:
 
 
 IMAGE = TensorSpec("image", DType.BYTES, (1,))
+AUDIO = TensorSpec("audio", DType.BYTES, (1,))
+VIDEO = TensorSpec("video", DType.BYTES, (1,))
 QUESTION = TensorSpec("question", DType.BYTES, (1,))
 TEXT = TensorSpec("text", DType.BYTES, (1,))
 ANSWER = TensorSpec("answer", DType.BYTES, (1,))
 CAPTION = TensorSpec("caption", DType.BYTES, (1,))
 SCORE = TensorSpec("score", DType.FP32, (1,))
 EMBEDDING = TensorSpec("embedding", DType.FP32, ("embedding_dim",))
+SOUND_LABELS = TensorSpec("labels", DType.BYTES, ("sounds",))
+SOUND_SCORES = TensorSpec("scores", DType.FP32, ("sounds",))
+ACTION_LABELS = TensorSpec("labels", DType.BYTES, ("actions",))
+ACTION_SCORES = TensorSpec("scores", DType.FP32, ("actions",))
+EVENT_LABELS = TensorSpec("labels", DType.BYTES, (EVENTS,))
+EVENT_SCORES = TensorSpec("scores", DType.FP32, (EVENTS,))
+START_S = TensorSpec("start_s", DType.FP32, (EVENTS,))
+END_S = TensorSpec("end_s", DType.FP32, (EVENTS,))
+SEED = TensorSpec("seed", DType.INT64, (1,))
+STEPS = TensorSpec("steps", DType.INT64, (1,))
+GUIDANCE_SCALE = TensorSpec("guidance_scale", DType.FP32, (1,))
 
 PIXEL_VALUES = TensorSpec("pixel_values", DType.FP32, (3, "image_size", "image_size"))
 IMAGE_TOKENS = TensorSpec("image_tokens", DType.FP32, ("image_tokens", "width"))
 IMAGE_MASK = TensorSpec("image_mask", DType.INT64, ("image_tokens",))
 IMAGE_EMBEDDING = TensorSpec("image_embedding", DType.FP32, ("embedding_dim",))
+IMAGE_PRESENT = TensorSpec("image_present", DType.INT64, (1,))
+LOG_MEL = TensorSpec("log_mel", DType.FP32, (MEL_FRAMES, "mels"))
+LOG_MEL_MASK = TensorSpec("log_mel_mask", DType.INT64, (MEL_FRAMES,))
+AUDIO_TOKENS = TensorSpec("audio_tokens", DType.FP32, ("audio_tokens", "width"))
+AUDIO_MASK = TensorSpec("audio_mask", DType.INT64, ("audio_tokens",))
+AUDIO_EMBEDDING = TensorSpec("audio_embedding", DType.FP32, ("embedding_dim",))
+SOUND_ACTIVITY = TensorSpec("sound_activity", DType.FP32, (MEL_FRAMES, "sounds"))
+FRAMES = TensorSpec("frames", DType.FP32, ("frames", 3, "image_size", "image_size"))
+DURATION_S = TensorSpec("duration_s", DType.FP32, (1,))
+VIDEO_TOKENS = TensorSpec("video_tokens", DType.FP32, ("video_tokens", "width"))
+VIDEO_MASK = TensorSpec("video_mask", DType.INT64, ("video_tokens",))
+VIDEO_EMBEDDING = TensorSpec("video_embedding", DType.FP32, ("embedding_dim",))
+TRACK_ACTIONS = TensorSpec("track_actions", DType.FP32, ("tracks", "actions"))
+TRACK_SPANS = TensorSpec("track_spans", DType.FP32, ("tracks", 3))
+MEDIA_TOKENS = TensorSpec("media_tokens", DType.FP32, (MEDIA, "width"))
+MEDIA_MASK = TensorSpec("media_mask", DType.INT64, (MEDIA,))
 INPUT_IDS = TensorSpec("input_ids", DType.INT64, (SEQUENCE,))
 ATTENTION_MASK = TensorSpec("attention_mask", DType.INT64, (SEQUENCE,))
 TEXT_TOKENS = TensorSpec("text_tokens", DType.FP32, (SEQUENCE, "width"))
@@ -78,29 +110,83 @@ TOKEN_ID = TensorSpec("token_id", DType.INT64, ())
 POSITION = TensorSpec("position", DType.INT64, ())
 LOGITS = TensorSpec("logits", DType.FP32, ("vocabulary",))
 
+NOISY = TensorSpec("noisy", DType.FP32, (3, "image_size", "image_size"))
+NOISE_LEVEL = TensorSpec("noise_level", DType.FP32, ())
+CONDITION = TensorSpec("condition", DType.FP32, ("layout", "width"))
+VELOCITY = TensorSpec("velocity", DType.FP32, (3, "image_size", "image_size"))
+
 TASKS: Mapping[str, Signature] = MappingProxyType(
     {
         "visual_question_answering": Signature((IMAGE, QUESTION), (ANSWER, SCORE)),
         "image_captioning": Signature((IMAGE,), (CAPTION, SCORE)),
+        "audio_question_answering": Signature((AUDIO, QUESTION), (ANSWER, SCORE)),
+        "audio_tagging": Signature((AUDIO,), (SOUND_LABELS, SOUND_SCORES)),
+        "audio_visual_question_answering": Signature((IMAGE, AUDIO, QUESTION), (ANSWER, SCORE)),
+        "video_question_answering": Signature((VIDEO, QUESTION), (ANSWER, SCORE)),
+        "video_captioning": Signature((VIDEO,), (CAPTION, SCORE)),
+        "action_recognition": Signature((VIDEO,), (ACTION_LABELS, ACTION_SCORES)),
+        "event_detection": Signature((VIDEO, AUDIO), (EVENT_LABELS, EVENT_SCORES, START_S, END_S)),
         "text_embedding": Signature((TEXT,), (EMBEDDING,)),
         "image_embedding": Signature((IMAGE,), (EMBEDDING,)),
+        "audio_embedding": Signature((AUDIO,), (EMBEDDING,)),
+        "video_embedding": Signature((VIDEO,), (EMBEDDING,)),
+        "text_to_image": Signature((TEXT, SEED, STEPS, GUIDANCE_SCALE), (IMAGE,)),
     }
 )
-"""The Triton ensembles that clients call."""
+"""The Triton ensembles that clients call.
+
+Where a task takes two kinds of media (`event_detection`, `audio_visual_question_answering`), one of
+them may be empty bytes: a missing modality is masked. Tags are sorted by score, best first, and all
+labels are among them; rows with fewer events than the request's longest end in empty labels.
+"""
 
 STAGES: Mapping[str, Signature] = MappingProxyType(
     {
-        "image_preprocess": Signature((IMAGE,), (PIXEL_VALUES,), optional=(AFTER,)),
+        "image_preprocess": Signature(
+            (IMAGE,), (PIXEL_VALUES, IMAGE_PRESENT), optional=(AUDIO, AFTER)
+        ),
+        "audio_preprocess": Signature(
+            (), (LOG_MEL, LOG_MEL_MASK), optional=(AUDIO, VIDEO, IMAGE, AFTER)
+        ),
+        "video_preprocess": Signature((VIDEO,), (FRAMES, DURATION_S), optional=(AUDIO, AFTER)),
         "text_preprocess": Signature((TEXT,), (INPUT_IDS, ATTENTION_MASK)),
         "image_encoder": Signature((PIXEL_VALUES,), (IMAGE_TOKENS, IMAGE_MASK, IMAGE_EMBEDDING)),
+        "audio_encoder": Signature(
+            (LOG_MEL, LOG_MEL_MASK), (AUDIO_TOKENS, AUDIO_MASK, AUDIO_EMBEDDING, SOUND_ACTIVITY)
+        ),
+        "video_encoder": Signature(
+            (FRAMES,), (VIDEO_TOKENS, VIDEO_MASK, VIDEO_EMBEDDING, TRACK_ACTIONS, TRACK_SPANS)
+        ),
         "text_encoder": Signature((INPUT_IDS, ATTENTION_MASK), (TEXT_TOKENS, TEXT_EMBEDDING)),
+        "media_join": Signature(
+            (AUDIO_TOKENS, AUDIO_MASK),
+            (MEDIA_TOKENS, MEDIA_MASK),
+            optional=(IMAGE_TOKENS, IMAGE_MASK, IMAGE_PRESENT, VIDEO_TOKENS, VIDEO_MASK),
+        ),
         "fusion": Signature(
-            (TEXT_TOKENS, ATTENTION_MASK, IMAGE_TOKENS, IMAGE_MASK), (FUSED_TOKENS,)
+            (TEXT_TOKENS, ATTENTION_MASK, MEDIA_TOKENS, MEDIA_MASK), (FUSED_TOKENS,)
         ),
         "text_decoder": Signature((DECODER_MEMORY, DECODER_MEMORY_MASK), (TEXT, SCORE)),
+        "tag_postprocess": Signature((SOUND_ACTIVITY, LOG_MEL_MASK), (SOUND_LABELS, SOUND_SCORES)),
+        "action_postprocess": Signature(
+            (TRACK_ACTIONS, TRACK_SPANS), (ACTION_LABELS, ACTION_SCORES)
+        ),
+        "event_postprocess": Signature(
+            (SOUND_ACTIVITY, LOG_MEL_MASK, TRACK_ACTIONS, TRACK_SPANS, DURATION_S),
+            (EVENT_LABELS, EVENT_SCORES, START_S, END_S),
+        ),
+        "image_decoder": Signature(
+            (TEXT_TOKENS, ATTENTION_MASK, SEED, STEPS, GUIDANCE_SCALE), (IMAGE,)
+        ),
     }
 )
-"""The Triton models that ensembles are made of."""
+"""The Triton models that ensembles are made of.
+
+A preprocessor that also gets another modality's bytes lets its own be empty when those are not: its
+mask (`image_present`, `log_mel_mask`, or `duration_s` 0) then says so. `audio_preprocess` takes the
+sound track of `video` when `audio` is empty; a silent video has no valid mel frame. `track_spans`
+holds the probability that a track is one, and its action's start and end as parts of the clip.
+"""
 
 DECODER_GRAPHS: Mapping[str, Signature] = MappingProxyType(
     {
@@ -116,6 +202,20 @@ DECODER_GRAPHS: Mapping[str, Signature] = MappingProxyType(
 token: `past` holds the keys and values of earlier tokens, of which row i has `position[i]` valid
 ones; `present` is this token's own. `kv_layers` is twice the number of layers: key and value of
 layer l lie at 2l and 2l+1.
+"""
+
+
+DIFFUSION_GRAPHS: Mapping[str, Signature] = MappingProxyType(
+    {
+        "condition": Signature((TEXT_TOKENS, ATTENTION_MASK), (CONDITION,)),
+        "denoise": Signature((NOISY, NOISE_LEVEL, CONDITION), (VELOCITY,)),
+    }
+)
+"""The two ONNX graphs inside `image_decoder`.
+
+`condition` runs twice per request: on the text, and with a mask of zeros for the unconditional half
+of classifier-free guidance. `denoise` runs once per sampling step and half; `noise_level` is the
+time in [0, 1], 1 for noise alone, and `velocity` the v of Salimans and Ho (2022).
 """
 
 

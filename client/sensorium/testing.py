@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sensorium._codec import tensor_from_value, value_from_tensor
 from sensorium._transports.base import AsyncTransport, Request, Response, Transport
@@ -9,15 +10,15 @@ from sensorium.contract import TASKS
 from sensorium.errors import SensoriumError, UnknownTaskError
 
 Outputs = Mapping[str, object]
-"""A task's outputs by their names: `str` or `bytes`, a number, or a sequence of numbers."""
+"""A task's outputs by their names: `str` or `bytes`, a number, or a sequence of one of these."""
 
 
 @dataclass(frozen=True, slots=True)
 class MockRequest:
-    """A request as a `MockTransport` saw it."""
+    """A request as a `MockTransport` saw it: texts and media are bytes, settings are numbers."""
 
     task: str
-    inputs: Mapping[str, bytes]
+    inputs: Mapping[str, Any]
     request_id: str
     timeout_s: float
 

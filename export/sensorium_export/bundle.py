@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sensorium.errors import ConfigurationError
 from sensorium_export.checkpoint import Checkpoint, load
-from sensorium_export.graphs import GRAPHS
+from sensorium_export.graphs import graphs_of
 from sensorium_export.manifest import Manifest, manifest_from_build, manifest_path
 from sensorium_export.onnx_graph import bytes_from_onnx, onnx_from_module
 from sensorium_export.publish import publish, staging_beside
@@ -16,10 +16,8 @@ from sensorium_export.repository_check import check_repository
 from sensorium_export.runners import session_from_onnx
 from sensorium_export.stage_parity import GraphParity, graph_parity
 
-STEPS = len(GRAPHS) + 1
-"""How often `advance` is called: once for each graph, and once for the publication."""
-
-Advance = Callable[[str], None]
+Advance = Callable[[str, int], None]
+"""Told after each step what is done, and how many steps the whole export has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +30,14 @@ class ExportedBundle:
 
 
 def export_bundle(
-    checkpoint: Path, repository: Path, advance: Advance = lambda _done: None
+    checkpoint: Path, repository: Path, advance: Advance = lambda _done, _steps: None
 ) -> ExportedBundle:
     """Export a checkpoint's graphs and publish them as a model repository.
 
     Args:
         checkpoint: The directory that holds weights, config and tokenizer.
         repository: The model repository; other bundles in it stay.
-        advance: Told after each step what is done, for a progress bar.
+        advance: Told after each graph and the publication, for a progress bar.
 
     Raises:
         ConfigurationError: The checkpoint cannot be exported, or a graph disagrees with PyTorch.
@@ -51,19 +49,20 @@ def export_bundle(
     with staging_beside(repository) as staging:
         graphs, parities = _graphs(loaded, recipe, advance)
         write_repository(staging, recipe, graphs, loaded.tokenizer_path)
-        check_repository(staging, recipe.sizes)
+        check_repository(staging, recipe)
         manifest = manifest_from_build(recipe.name, loaded.path, staging, parities)
         manifest_path(staging, recipe.name).write_text(manifest.to_json(), encoding="utf-8")
         publish(staging, repository, recipe.name)
-        advance("published")
+        advance("published", len(parities) + 1)
     return ExportedBundle(repository, manifest, parities)
 
 
 def _graphs(
     checkpoint: Checkpoint, recipe: Recipe, advance: Advance
 ) -> tuple[dict[str, bytes], tuple[GraphParity, ...]]:
+    wanted = graphs_of(recipe.stages)
     graphs, parities = {}, []
-    for graph in GRAPHS:
+    for graph in wanted:
         module = graph.module_in(checkpoint.model)
         onnx = onnx_from_module(
             module, graph.signature, recipe.sizes, name=graph.name, method=graph.method
@@ -71,7 +70,7 @@ def _graphs(
         graphs[graph.path] = bytes_from_onnx(onnx)
         session = session_from_onnx(graphs[graph.path])
         parities.append(graph_parity(graph, checkpoint.model, session, recipe))
-        advance(graph.name)
+        advance(graph.name, len(wanted) + 1)
     failures = [failure for parity in parities for failure in parity.failures]
     if failures:
         listed = "".join(f"\n  {failure}" for failure in failures)

@@ -7,9 +7,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from sensorium.errors import ConfigurationError
 from sensorium_export.models import ModelConfig, MultimodalModel
+from sensorium_export.models.multimodal import SHARED
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -52,7 +54,7 @@ def load(path: Path) -> Checkpoint:
     config = _config_from_file(path / CONFIG_FILE)
     model = MultimodalModel(ModelConfig.from_dict(config["model"]))
     try:
-        model.load_state_dict(load_file(path / WEIGHTS_FILE))
+        model.load_state_dict(_shared_out(load_file(path / WEIGHTS_FILE), model))
     except (SafetensorError, RuntimeError) as error:
         raise ConfigurationError(f"{path.name}/{WEIGHTS_FILE}: {error}") from error
     return Checkpoint(path, config, model.eval())
@@ -74,5 +76,20 @@ def save(path: Path, config: dict[str, Any], model: MultimodalModel) -> None:
     """Write config and weights into `path`; the tokenizer is written by whoever made it."""
     path.mkdir(parents=True, exist_ok=True)
     (path / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.contiguous().cpu()
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(tuple(SHARED))
+    }
     save_file(tensors, path / WEIGHTS_FILE)
+
+
+def _shared_out(weights: dict[str, Tensor], model: MultimodalModel) -> dict[str, Tensor]:
+    """Return the weights by all the names that the model has for them; a file has one of each."""
+    named = dict(weights)
+    for name in model.state_dict():
+        for beginning, origin in SHARED.items():
+            twin = origin + name.removeprefix(beginning)
+            if name.startswith(beginning) and twin in weights:
+                named[name] = weights[twin]
+    return named

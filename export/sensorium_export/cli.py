@@ -37,9 +37,9 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a checkpoint to ONNX, prove every graph against PyTorch, and publish the models."""
-    from sensorium_export.bundle import STEPS, export_bundle  # noqa: PLC0415 - imports PyTorch
+    from sensorium_export.bundle import export_bundle  # noqa: PLC0415 - imports PyTorch
 
-    with _progress(f"exporting {checkpoint.name}", STEPS) as advance:
+    with _progress(f"exporting {checkpoint.name}") as advance:
         exported = export_bundle(checkpoint, repository, advance)
     manifest = exported.manifest
     if as_json:
@@ -68,11 +68,11 @@ def verify(
         str | None,
         typer.Option(help="Its HTTP address; without both, one is started.", show_default=False),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many pictures to draw.")] = 200,
+    count: Annotated[int, typer.Option(min=1, help="How many inputs to draw.")] = 200,
     pictures: Annotated[
         Path, typer.Option(help="A folder of real pictures to use as well.")
     ] = DEFAULT_PICTURES,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other pictures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other inputs.")] = 0,
     card: Annotated[
         Path | None, typer.Option(help="Write the card there as Markdown.", show_default=False)
     ] = None,
@@ -111,15 +111,17 @@ def _print_tables(card: "Card") -> None:
 
 
 @contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Show a progress bar on stderr; what it is given tells what is done."""
+def _progress(title: str) -> Iterator[Callable[[str, int], None]]:
+    """Show a progress bar on stderr; what it is given tells what is done, of how many steps."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn  # noqa: PLC0415
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, advance=1, description=f"{title}: {done}")
+        task = bar.add_task(title, total=None)
+        yield lambda done, steps: bar.update(
+            task, advance=1, total=steps, description=f"{title}: {done}"
+        )
 
 
 @contextmanager

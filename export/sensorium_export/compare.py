@@ -6,6 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sensorium.contract import SOUND_ACTIVITY, TRACK_ACTIONS, TRACK_SPANS
+
+PROBABILITIES = frozenset({SOUND_ACTIVITY.name, TRACK_ACTIONS.name, TRACK_SPANS.name})
+"""Outputs in [0, 1]: where all of them are near 0, so is what can be told of them."""
+
 FloatOrInt = NDArray[np.float32] | NDArray[np.int64]
 
 
@@ -14,7 +19,8 @@ class Difference:
     """How far one output is from the expected one.
 
     `max_rel` is `max_abs` divided by the largest absolute value expected, so that an output of
-    any scale is judged alike. `reason` says why the arrays cannot be subtracted, if they cannot.
+    any scale is judged alike; probabilities have a scale of their own, 1. `reason` says why the
+    arrays cannot be subtracted, if they cannot.
     """
 
     output: str
@@ -62,7 +68,7 @@ def difference(
     max_abs = float(np.max(np.abs(expected.astype(np.float64) - actual.astype(np.float64))))
     if expected.dtype.kind == "i":
         return Difference(output, max_abs, max_abs, 0.0)
-    scale = float(np.max(np.abs(expected)))
+    scale = 1.0 if output in PROBABILITIES else float(np.max(np.abs(expected)))
     max_rel = 0.0 if max_abs == 0 else max_abs / max(scale, float(np.finfo(np.float32).tiny))
     return Difference(output, max_abs, max_rel, tolerance)
 

@@ -1,10 +1,11 @@
 """The ONNX files of a bundle: where each lies in the repository and which module it is made of."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
-from sensorium.contract import DECODER_GRAPHS, STAGES, Signature
+from sensorium.contract import DECODER_GRAPHS, DIFFUSION_GRAPHS, STAGES, Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +23,25 @@ class Graph:
         return model.get_submodule(self.module)
 
 
+_ENCODERS = ("image_encoder", "audio_encoder", "video_encoder", "text_encoder", "fusion")
+
+
+def _parts_of(module: str, parts: Mapping[str, Signature]) -> tuple[Graph, ...]:
+    """Return the graphs of a stage that is made of several; each is a method of the module."""
+    return tuple(
+        Graph(f"{module}/{part}", f"{module}/1/{part}.onnx", signature, module, method=part)
+        for part, signature in parts.items()
+    )
+
+
 GRAPHS: tuple[Graph, ...] = (
-    *(
-        Graph(stage, f"{stage}/1/model.onnx", STAGES[stage], module=stage)
-        for stage in ("image_encoder", "text_encoder", "fusion")
-    ),
-    *(
-        Graph(
-            f"text_decoder/{part}",
-            f"text_decoder/1/{part}.onnx",
-            signature,
-            module="text_decoder",
-            method=part,
-        )
-        for part, signature in DECODER_GRAPHS.items()
-    ),
+    *(Graph(stage, f"{stage}/1/model.onnx", STAGES[stage], module=stage) for stage in _ENCODERS),
+    *_parts_of("text_decoder", DECODER_GRAPHS),
+    *_parts_of("image_decoder", DIFFUSION_GRAPHS),
 )
 """Every graph, in the order in which data flows."""
+
+
+def graphs_of(stages: Collection[str]) -> tuple[Graph, ...]:
+    """Return the graphs that some stages are made of."""
+    return tuple(graph for graph in GRAPHS if graph.module in stages)

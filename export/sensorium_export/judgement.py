@@ -1,19 +1,34 @@
 """Judge the outputs of stages and tasks against PyTorch's, each output by what it means.
 
-Texts must be equal. A score may differ by an absolute tolerance, an embedding by one in every
-element and in its direction, any other array by one relative to its scale.
+Texts must be equal. A score or a time may differ by an absolute tolerance, an embedding by one in
+every element and in its direction, a picture by some levels in every channel, any other array by
+one relative to its scale. Labels are compared with the scores and times that belong to them: two
+that are equally probable may stand in either order.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from sensorium.contract import EMBEDDING, SCORE
+from sensorium.contract import (
+    EMBEDDING,
+    END_S,
+    EVENT_LABELS,
+    EVENT_SCORES,
+    IMAGE,
+    SCORE,
+    START_S,
+)
 from sensorium_export.compare import Difference, difference
 from sensorium_export.recipe import Tolerance
+
+SCORES = frozenset({SCORE.name, EVENT_SCORES.name})
+TIMES = frozenset({START_S.name, END_S.name})
 
 Outputs = Mapping[str, NDArray[Any]]
 
@@ -44,6 +59,8 @@ class Figures:
     max_score: float | None = None
     max_embedding: float | None = None
     min_cosine: float | None = None
+    max_time: float | None = None
+    max_level: float | None = None
     max_abs: float | None = None
     max_rel: float | None = None
     failures: list[Failure] = field(default_factory=list)
@@ -70,10 +87,11 @@ class Judge:
             found = f"no output: {actual}"
             self.figures.failures.append(Failure(self.where, self.way, probe, found))
             return
+        wanted, given = _by_label(expected), _by_label(actual)
         problems = {
             name: problem
-            for name, array in expected.items()
-            if (problem := self._problem(name, array, actual.get(name)))
+            for name, array in wanted.items()
+            if (problem := self._problem(name, array, given.get(name)) or _disorder(name, actual))
         }
         self.figures.equal += not problems
         self.figures.failures += [
@@ -84,6 +102,8 @@ class Judge:
     def _problem(self, name: str, expected: NDArray[Any], actual: NDArray[Any] | None) -> str:
         if actual is None:
             return "missing"
+        if name == IMAGE.name:
+            return self._picture_problem(expected, actual)
         if expected.dtype == object:
             return _text_problem(expected, actual)
         found = difference(name, expected, np.asarray(actual), self.tolerance.stage)
@@ -98,9 +118,12 @@ class Judge:
             return (
                 "" if found.is_within else f"|Δ| {found.max_abs:.0f}, whole numbers must be equal"
             )
-        if name == SCORE.name:
+        if name in SCORES:
             self._note_most("max_score", found.max_abs)
             return _over("|Δ|", found.max_abs, self.tolerance.score)
+        if name in TIMES:
+            self._note_most("max_time", found.max_abs)
+            return _over("|Δ| in seconds", found.max_abs, self.tolerance.time_s)
         self._note_most("max_abs", found.max_abs)
         self._note_most("max_rel", found.max_rel)
         return _over("|Δ| relative to the largest value", found.max_rel, found.tolerance)
@@ -115,6 +138,14 @@ class Judge:
         if cosine < self.tolerance.cosine:
             return f"cosine {cosine:.6f}, at least {self.tolerance.cosine} wanted"
         return _over("|Δ|", max_abs, self.tolerance.embedding)
+
+    def _picture_problem(self, expected: NDArray[Any], actual: NDArray[Any]) -> str:
+        wanted, found = _pixels(expected), _pixels(actual)
+        if wanted.shape != found.shape:
+            return f"shape {list(found.shape)}, expected {list(wanted.shape)}"
+        levels = float(np.abs(wanted - found).max())
+        self._note_most("max_level", levels)
+        return _over("|Δ| in levels", levels, self.tolerance.level)
 
     def _note_most(self, figure: str, value: float) -> None:
         known = getattr(self.figures, figure)
@@ -142,12 +173,41 @@ def least_cosine(expected: NDArray[Any], actual: NDArray[Any]) -> float:
 
 
 def _fingerprint(outputs: Outputs) -> tuple[bytes, ...]:
-    """Return what tells two outputs apart, the score left out."""
+    """Return what tells two outputs apart, scores left out."""
     return tuple(
         repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
         for name, array in outputs.items()
-        if name != SCORE.name
+        if name not in SCORES
     )
+
+
+def _by_label(outputs: Outputs) -> Outputs:
+    """Return labelled outputs in the order of labels and times, without the empty labels."""
+    if EVENT_LABELS.name not in outputs:
+        return outputs
+    labels = _texts(outputs[EVENT_LABELS.name])
+    starts = outputs.get(START_S.name, np.zeros((1, len(labels)))).ravel().tolist()
+    order = sorted(
+        (column for column, label in enumerate(labels) if label),
+        key=lambda column: (labels[column], starts[column]),
+    )
+    return {name: array[:, order] for name, array in outputs.items()}
+
+
+def _disorder(name: str, actual: Outputs) -> str:
+    """Tell whether scores do not fall, or starts do not rise, as they are sorted."""
+    if name == START_S.name and EVENT_LABELS.name in actual:
+        named = np.array([bool(label) for label in _texts(actual[EVENT_LABELS.name])], bool)
+        return "" if (np.diff(actual[name][:, named]) >= 0).all() else "not sorted"
+    if name == EVENT_SCORES.name and START_S.name not in actual:
+        return "" if (np.diff(actual[name]) <= 0).all() else "not sorted, best first"
+    return ""
+
+
+def _pixels(pictures: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the levels of pictures given as files."""
+    opened = [Image.open(io.BytesIO(data)) for data in pictures.ravel()]
+    return np.array([np.asarray(picture) for picture in opened], np.int64)
 
 
 def _place(where: str, output: str) -> str:

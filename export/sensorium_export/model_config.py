@@ -5,7 +5,6 @@ Names, dtypes and shapes come from the contract, sizes and parameters from the c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
@@ -21,8 +20,6 @@ from tritonclient.grpc.model_config_pb2 import (
 
 from sensorium.contract import (
     DYNAMIC_AXES,
-    INPUT_IDS,
-    SEQUENCE,
     STAGES,
     TASKS,
     DType,
@@ -31,100 +28,25 @@ from sensorium.contract import (
     signature_of,
 )
 from sensorium.errors import ConfigurationError
+from sensorium_export.ensembles import ENSEMBLES
+from sensorium_export.graphs import GRAPHS
 from sensorium_export.recipe import MAX_BATCH_SIZE, Recipe
+from sensorium_export.stage_parameters import parameters_of
 
 TRITON_TYPE = {DType.BYTES: TYPE_STRING, DType.FP32: TYPE_FP32, DType.INT64: TYPE_INT64}
-DECODER_SLOTS = MAX_BATCH_SIZE
 
 BACKENDS: Mapping[str, str] = MappingProxyType(
-    {
-        "image_preprocess": "python",
-        "text_preprocess": "python",
-        "image_encoder": "onnxruntime",
-        "text_encoder": "onnxruntime",
-        "fusion": "onnxruntime",
-        "text_decoder": "decoder",
-    }
+    dict.fromkeys(STAGES, "python")
+    | {graph.module: "onnxruntime" for graph in GRAPHS}
+    | {"text_decoder": "decoder", "image_decoder": "diffusion"}
 )
 """The Triton backend that runs each stage."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One stage inside an ensemble; inputs and outputs map the stage's tensor to the ensemble's."""
-
-    stage: str
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-
-
-_PIXELS = {"pixel_values": "pixel_values"}
-_IMAGE_PIXELS = Step("image_preprocess", {"image": "image"}, _PIXELS)
-_IMAGE_TOKENS = Step(
-    "image_encoder",
-    _PIXELS,
-    {"image_tokens": "image_tokens", "image_mask": "image_mask"},
-)
-_TEXT_IDS = {"input_ids": "input_ids", "attention_mask": "attention_mask"}
-
-ENSEMBLES: Mapping[str, tuple[Step, ...]] = MappingProxyType(
-    {
-        "visual_question_answering": (
-            Step("text_preprocess", {"text": "question"}, _TEXT_IDS),
-            Step(
-                "text_encoder",
-                _TEXT_IDS,
-                {"text_tokens": "text_tokens", "text_embedding": "text_embedding"},
-            ),
-            Step("image_preprocess", {"image": "image", "after": "text_embedding"}, _PIXELS),
-            _IMAGE_TOKENS,
-            Step(
-                "fusion",
-                {
-                    "text_tokens": "text_tokens",
-                    "attention_mask": "attention_mask",
-                    "image_tokens": "image_tokens",
-                    "image_mask": "image_mask",
-                },
-                {"fused_tokens": "fused_tokens"},
-            ),
-            Step(
-                "text_decoder",
-                {"memory": "fused_tokens", "memory_mask": "attention_mask"},
-                {"text": "answer", "score": "score"},
-            ),
-        ),
-        "image_captioning": (
-            _IMAGE_PIXELS,
-            _IMAGE_TOKENS,
-            Step(
-                "text_decoder",
-                {"memory": "image_tokens", "memory_mask": "image_mask"},
-                {"text": "caption", "score": "score"},
-            ),
-        ),
-        "text_embedding": (
-            Step("text_preprocess", {"text": "text"}, _TEXT_IDS),
-            Step("text_encoder", _TEXT_IDS, {"text_embedding": "embedding"}),
-        ),
-        "image_embedding": (
-            _IMAGE_PIXELS,
-            Step(
-                "image_encoder", {"pixel_values": "pixel_values"}, {"image_embedding": "embedding"}
-            ),
-        ),
-    }
-)
-"""How each task is made of stages: chains, in which no two steps ever run at once.
-
-Where two of them do and one fails, Triton 2.51 crashes or deadlocks; see decision 2.
-"""
-
-
 def model_configs(recipe: Recipe) -> dict[str, ModelConfig]:
-    """Build the config of every stage and every task, by model name."""
-    stages = {name: _stage_config(name, recipe) for name in STAGES}
-    return stages | {name: _ensemble_config(name, recipe) for name in TASKS}
+    """Build the config of every stage and task that the checkpoint allows, by model name."""
+    stages = {name: _stage_config(name, recipe) for name in recipe.stages}
+    return stages | {name: _ensemble_config(name, recipe) for name in recipe.tasks}
 
 
 def dims_of(spec: TensorSpec, sizes: Mapping[str, int]) -> list[int]:
@@ -151,7 +73,7 @@ def _dim(axis: int | str, sizes: Mapping[str, int]) -> int:
 
 
 def _add_tensors(config: ModelConfig, signature: Signature, sizes: Mapping[str, int]) -> None:
-    ragged = config.backend in {"onnxruntime", "decoder"}
+    ragged = config.platform != "ensemble"
     for spec in signature.inputs:
         dims = dims_of(spec, sizes)
         config.input.append(
@@ -188,42 +110,9 @@ def _stage_config(name: str, recipe: Recipe) -> ModelConfig:
     # expires there, by the timeout that it came with, is dropped.
     config.dynamic_batching.default_queue_policy.allow_timeout_override = True
     config.instance_group.add(kind=ModelInstanceGroup.KIND_CPU, count=1)
-    for key, value in _parameters(name, recipe).items():
+    for key, value in parameters_of(name, recipe).items():
         config.parameters[key].string_value = value
     return config
-
-
-def _parameters(name: str, recipe: Recipe) -> dict[str, str]:
-    image, text = recipe.image, recipe.text
-    if name == "image_preprocess":
-        return {
-            "image_size": str(image.image_size),
-            "resample": image.resample,
-            "crop": image.crop,
-            "mean": ",".join(str(value) for value in image.mean),
-            "std": ",".join(str(value) for value in image.std),
-        }
-    if name == "text_preprocess":
-        return {"max_tokens": str(text.max_tokens), "pad_id": str(text.pad_id)}
-    parameters = {"intra_op_thread_count": "1", "session.intra_op.allow_spinning": "0"}
-    if SEQUENCE in {axis for spec in signature_of(name).inputs for axis in spec.shape}:
-        parameters[f"buckets.{SEQUENCE}"] = _buckets(text.max_tokens)
-    if name == "text_encoder":
-        parameters[f"pad_value.{INPUT_IDS.name}"] = str(text.pad_id)
-    if name == "text_decoder":
-        parameters |= {
-            "bos_id": str(text.bos_id),
-            "eos_id": str(text.eos_id),
-            "max_new_tokens": str(text.max_new_tokens),
-            "slots": str(DECODER_SLOTS),
-        }
-    return parameters
-
-
-def _buckets(longest: int) -> str:
-    """Return the lengths to pad to: powers of two, and the longest."""
-    powers = [2**power for power in range(3, 20) if 2**power < longest]
-    return ",".join(str(length) for length in (*powers, longest))
 
 
 def _ensemble_config(name: str, recipe: Recipe) -> ModelConfig:

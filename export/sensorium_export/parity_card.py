@@ -19,6 +19,16 @@ STAGE_WAYS = ("alone", "in a ragged batch")
 Cells = tuple[str, ...]
 
 _SHOWN_FAILURES = 12
+_QUANTITIES = (
+    ("max_abs", "stage", ""),
+    ("max_score", "score", ""),
+    ("max_embedding", "embedding", ""),
+    ("max_time", "time_s", " s"),
+    ("max_level", "level", " levels"),
+)
+"""Figures that are the larger the worse, what limits each, and its unit."""
+
+_COSINE = ("min_cosine", "cosine", "")
 NONE = "·"
 """What a cell shows that has no figure."""
 
@@ -62,24 +72,20 @@ def task_rows(card: Card) -> tuple[Cells, list[Cells]]:
     """Return the header and the cells of the table of tasks."""
     header = (
         *("task", "PyTorch", "different", *(f"= {way}" for way in TASK_WAYS)),
-        *("|Δscore|", "|Δembedding|", "cosine", "tolerance", "verdict"),
+        *("|Δ|", "cosine", "tolerance", "verdict"),
     )
     rows = []
     for task, ways in card.tasks.items():
         figures = list(ways.values())
-        has_embedding = any(one.min_cosine is not None for one in figures)
-        allowed = card.tolerance
-        limits = f"{allowed.embedding:g}, {allowed.cosine:g}" if has_embedding else None
         rows.append(
             (
                 task,
                 str(max(one.inputs for one in figures)),
                 str(max(one.different for one in figures)),
                 *(str(ways[way].equal) if way in ways else NONE for way in TASK_WAYS),
-                _most(figures, "max_score"),
-                _most(figures, "max_embedding"),
+                _differences(figures),
                 _least_cosine(figures),
-                limits or f"{allowed.score:g}",
+                _limits(figures, card.tolerance),
                 _verdict(figures),
             )
         )
@@ -101,9 +107,9 @@ def stage_rows(card: Card) -> tuple[Cells, list[Cells]]:
                 str(max(one.inputs for one in figures)),
                 str(max(one.different for one in figures)),
                 *(str(ways[way].equal) for way in STAGE_WAYS),
-                _most(figures, "max_abs", "max_score"),
+                _differences(figures),
                 _most(figures, "max_rel"),
-                _stage_tolerance(figures, card.tolerance),
+                _limits(figures, card.tolerance),
                 _verdict(figures),
             )
         )
@@ -167,16 +173,25 @@ def _plain(rows: Mapping[str, Mapping[str, Figures]]) -> dict[str, Any]:
     }
 
 
-def _stage_tolerance(figures: Sequence[Figures], tolerance: Tolerance) -> str:
-    if any(one.max_rel is not None for one in figures):
-        return f"{tolerance.stage:g}"
-    return f"{tolerance.score:g}" if any(one.max_score is not None for one in figures) else "equal"
+def _differences(figures: Sequence[Figures]) -> str:
+    """Return the largest difference of each quantity that was measured."""
+    cells = [_most(figures, figure) + unit for figure, _, unit in _QUANTITIES]
+    shown = [cell for cell in cells if not cell.startswith(NONE)]
+    return ", ".join(shown) or NONE
 
 
-def _most(figures: Sequence[Figures], *names: str) -> str:
-    values = [
-        value for one in figures for name in names if (value := getattr(one, name)) is not None
+def _limits(figures: Sequence[Figures], tolerance: Tolerance) -> str:
+    """Return what was allowed of each quantity that was measured."""
+    shown = [
+        f"{getattr(tolerance, limit):g}{unit}"
+        for figure, limit, unit in (*_QUANTITIES, _COSINE)
+        if any(getattr(one, figure) is not None for one in figures)
     ]
+    return ", ".join(shown) or "equal"
+
+
+def _most(figures: Sequence[Figures], name: str) -> str:
+    values = [value for one in figures if (value := getattr(one, name)) is not None]
     return f"{max(values):.1e}" if values else NONE
 
 

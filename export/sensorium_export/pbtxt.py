@@ -23,14 +23,33 @@ ABOUT: Mapping[str, str] = MappingProxyType(
     {
         "image_preprocess": "A picture's bytes become the array that the image encoder sees.",
         "text_preprocess": "A text's bytes become token ids.",
+        "audio_preprocess": "A sound's or a clip's bytes become a log-mel spectrogram.",
+        "video_preprocess": "A clip's bytes become the frames that the video encoder sees.",
         "image_encoder": "A picture becomes tokens, and one vector in the shared space.",
+        "audio_encoder": "A spectrogram becomes tokens, one vector, and what is heard when.",
+        "video_encoder": "Frames become tokens, one vector, and what does what when.",
         "text_encoder": "A text becomes tokens, and one vector in the shared space.",
-        "fusion": "Text tokens look at image tokens.",
+        "media_join": "The tokens of a sound and of a picture or clip become one sequence.",
+        "fusion": "Text tokens look at the tokens of pictures, sounds and clips.",
         "text_decoder": "Memory tokens become an answer or a caption, word by word.",
+        "tag_postprocess": "What is heard becomes labels with scores, best first.",
+        "action_postprocess": "What moves becomes labels with scores, best first.",
+        "event_postprocess": "What is heard and what moves become events with start and end.",
+        "image_decoder": "Text tokens and noise become a picture, step by step.",
         "visual_question_answering": "A picture and a question become an answer.",
         "image_captioning": "A picture becomes a sentence.",
-        "text_embedding": "A text becomes one vector in the space it shares with pictures.",
-        "image_embedding": "A picture becomes one vector in the space it shares with texts.",
+        "audio_question_answering": "A sound and a question become an answer.",
+        "audio_tagging": "A sound becomes labels with scores.",
+        "audio_visual_question_answering": "A picture, a sound and a question become an answer.",
+        "video_question_answering": "A clip, its sound track and a question become an answer.",
+        "video_captioning": "A clip becomes a sentence.",
+        "action_recognition": "A clip becomes labels with scores.",
+        "event_detection": "A clip, a sound or both become events with start and end.",
+        "text_embedding": "A text becomes one vector in the space that all modalities share.",
+        "image_embedding": "A picture becomes one vector in the space that all modalities share.",
+        "audio_embedding": "A sound becomes one vector in the space that all modalities share.",
+        "video_embedding": "A clip becomes one vector in the space that all modalities share.",
+        "text_to_image": "A text becomes a picture.",
     }
 )
 """What each model does, in one sentence."""
@@ -45,12 +64,33 @@ _PARAMETER_COMMENTS = {
     "image_size": "Side of the square picture, in pixels.",
     "resample": "The filter of the training run; another one gives other answers.",
     "crop": "squash: the whole picture becomes a square. center_crop: its middle does.",
-    "mean": "Taken off the red, green and blue values, which lie in 0 to 1.",
-    "std": "Then divided by.",
     "max_tokens": "The longest text, in tokens.",
     "pad_id": "The token that fills shorter texts of a batch; the mask hides it.",
     "buckets.sequence": "Shorter batches are padded to the next of these lengths.",
     "pad_value.input_ids": "What the padding holds; the mask hides it.",
+    "frames": "How many frames of a clip the encoder sees.",
+    "sampling": "uniform: frames over the whole clip. fps: so many a second from its start.",
+    "fps": "Frames a second, for sampling fps.",
+    "sample_rate": "Samples a second; every sound is resampled to it.",
+    "n_fft": "Samples in one window of the spectrogram.",
+    "hop": "Samples from one window to the next.",
+    "mels": "Bands of the spectrogram, on Slaney's mel scale.",
+    "min_hz": "Where the lowest band begins.",
+    "max_hz": "Where the highest band ends.",
+    "mean": "Taken off: of red, green and blue, which lie in 0 to 1; of a sound's logarithms.",
+    "std": "Then divided by.",
+    "noise_reduction": "none, or spectral_gate: steady noise is turned down first.",
+    "labels": "What the scores stand for, in the encoder's order.",
+    "audio_labels": "The sounds in the encoder's order.",
+    "video_labels": "The actions in the encoder's order.",
+    "idle_label": "The action that is no event.",
+    "hop_s": "Seconds from one frame of the spectrogram to the next.",
+    "sound_threshold": "The least activity of a sound that is heard.",
+    "median_frames": "Length of the median filter over the activity, odd.",
+    "min_frames": "The shortest run of frames that is an event.",
+    "track_threshold": "The least probability that a track is one.",
+    "buckets.mel_frames": "Shorter sounds of a batch are padded to the next of these lengths.",
+    "buckets.media": "How many tokens the media of a question have.",
     "bos_id": "The token that generation starts from.",
     "eos_id": "The token that ends it.",
     "max_new_tokens": "Where it ends at the latest.",
@@ -60,6 +100,8 @@ _PARAMETER_COMMENTS = {
 }
 
 
+_WIDTH = 100
+_UP_TO_A_COMMA = re.compile(r".{1,60}(?:,|$)|.+")
 _MAP_ENTRY = re.compile(r'\{\s+key: "(\S*)"\s+value: "(\S*)"\s+\}')
 
 
@@ -68,7 +110,7 @@ def pbtxt_from_config(config: ModelConfig) -> str:
     written = {field.name for field, _ in config.ListFields()}
     forgotten = written.difference(*BLOCKS)
     assert not forgotten, f"no block for {forgotten}"  # noqa: S101 - our own mistake
-    head = f"# {ABOUT[config.name]} Written by `sensorium export`."
+    head = f"# {ABOUT[config.name]}\n# Written by `sensorium export`."
     blocks = [_block(config, fields) for fields in BLOCKS if written.intersection(fields)]
     return "\n\n".join([head, *blocks]) + "\n"
 
@@ -90,8 +132,11 @@ def _block(config: ModelConfig, fields: tuple[str, ...]) -> str:
 def _parameter(config: ModelConfig, key: str) -> str:
     value = config.parameters[key].string_value
     comment = _PARAMETER_COMMENTS.get(key)
-    line = f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
-    return f"# {comment}\n{line}" if comment else line
+    text = f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+    if len(text) > _WIDTH:
+        lines = "".join(f'\n      "{part}"' for part in _UP_TO_A_COMMA.findall(value))
+        text = f'parameters {{\n  key: "{key}"\n  value {{\n    string_value:{lines}\n  }}\n}}'
+    return f"# {comment}\n{text}" if comment else text
 
 
 def _text(message: ModelConfig) -> str:

@@ -1,54 +1,107 @@
-"""Pictures as file bytes, and questions: drawn from seeds, so that a verification can be repeated.
+"""Inputs as file bytes, and questions: drawn from seeds, so that a verification can be repeated.
 
 Every way in which a picture may be stored is among them: JPEG plain, progressive, grey, CMYK and
-turned by EXIF; PNG with palette, transparency and 16 bits; WebP; GIF; sizes down to one pixel.
+turned by EXIF; PNG with palette, transparency and 16 bits; WebP; GIF; sizes down to one pixel. How
+sounds and clips are stored is in `probes_media`.
 """
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageDraw
 from tokenizers import Tokenizer
 
+from sensorium.contract import TASKS
 from sensorium.errors import ConfigurationError
+from sensorium_export.probes_media import drawn_clip, drawn_sound
 
 SIZES = ((64, 64), (128, 128), (320, 240), (241, 97), (65, 63), (33, 190), (500, 375), (7, 5))
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "cyan", "white", "black", "gray")
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 QUESTIONS_FILE = "probes.json"
 _TRIES = 10
+MEDIA = frozenset({"image", "audio", "video"})
+MOST_STEPS = 4
+"""Of drawing: each step is like the one before, so a few prove as much as many."""
+
+GUIDANCE_SCALES = (1.0, 3.0, 0.0, 7.5, 1.5)
+
+
+Value = bytes | int | float
+"""One input of a task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One input of a verification; `name` finds it again."""
+    """One input of every task; `name` and `number` find it again."""
 
     name: str
+    number: int
     image: bytes
     question: str
+    audio: bytes = b""
+    video: bytes = b""
+
+    def given(self, task: str) -> dict[str, Value]:
+        """Return a task's inputs by name.
+
+        Of the tasks that take two media, every third probe leaves out the first and every third
+        the second: it is empty.
+        """
+        text = self.question.encode()
+        values: dict[str, Value] = {
+            "image": self.image,
+            "audio": self.audio,
+            "video": self.video,
+            "question": text,
+            "text": text,
+            "seed": self.number,
+            "steps": 1 + self.number % MOST_STEPS,
+            "guidance_scale": GUIDANCE_SCALES[self.number % len(GUIDANCE_SCALES)],
+        }
+        names = [spec.name for spec in TASKS[task].inputs]
+        media = [name for name in names if name in MEDIA]
+        missing = media[self.number % 3 - 1] if len(media) > 1 and self.number % 3 else None
+        return {name: b"" if name == missing else values[name] for name in names}
 
 
 def probes(
-    count: int, questions: Sequence[str], pictures: Path | None = None, seed: int = 0
+    count: int,
+    questions: Sequence[str],
+    pictures: Path | None = None,
+    seed: int = 0,
+    media: Collection[str] = MEDIA,
 ) -> list[Probe]:
-    """Return that many drawn pictures and all real ones, each with a question.
+    """Return that many drawn pictures and all real ones, each with a question, a sound and a clip.
 
     Args:
         count: How many pictures to draw.
         questions: Dealt out in turn.
         pictures: A folder of picture files to use as well.
-        seed: Another seed draws other pictures.
+        seed: Another seed draws other pictures, sounds and clips.
+        media: "audio" and "video" are drawn only if they are among them.
     """
     drawn = (drawn_picture(seed, number) for number in range(count))
     named = [*drawn, *_pictures_in(pictures)]
     return [
-        Probe(name, image, questions[number % len(questions)])
+        _with_media(Probe(name, number, image, questions[number % len(questions)]), seed, media)
         for number, (name, image) in enumerate(named)
     ]
+
+
+def _with_media(probe: Probe, seed: int, media: Collection[str]) -> Probe:
+    """Draw a sound and a clip as well, and tell so in the name."""
+    if "audio" in media:
+        way, audio = drawn_sound(seed, probe.number)
+        probe = replace(probe, name=f"{probe.name}; {way}", audio=audio)
+    if "video" in media:
+        way, video = drawn_clip(seed, probe.number)
+        probe = replace(probe, name=f"{probe.name}; {way}", video=video)
+    return probe
 
 
 def drawn_picture(seed: int, number: int) -> tuple[str, bytes]:

@@ -1,32 +1,42 @@
 """What a checkpoint says about serving it: sizes, preprocessing, text and tolerances."""
 
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
-from sensorium.contract import BATCH, MEMORY, PAST, SEQUENCE
+from sensorium.contract import BATCH, MEDIA, MEL_FRAMES, MEMORY, PAST, SEQUENCE
 from sensorium.errors import ConfigurationError
 from sensorium_export.checkpoint import Checkpoint
+from sensorium_export.ensembles import OPTIONAL_PARTS, stages_of, tasks_with
+from sensorium_export.models import ModelConfig
+
+Values = TypeVar("Values")
 
 MAX_BATCH_SIZE = 64
 """Rows that Triton may put into one batch: a row of the default bundle is small."""
+
+PROVEN_MEL_FRAMES = 512
+"""The longest sound that a graph is compared on, 16 s; longer ones are served all the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """The largest differences that still count as equal.
 
-    `stage` is relative to the largest absolute value of the expected output, `score` and
-    `embedding` are absolute, `cosine` is the least cosine of two embeddings.
+    `stage` is relative to the largest absolute value of the expected output, `score`, `embedding`
+    and `time_s` are absolute, `cosine` is the least cosine of two embeddings, and `level` counts
+    the 256 levels of a drawn picture's channels.
     """
 
     stage: float
     score: float
     embedding: float
     cosine: float
+    time_s: float
+    level: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +63,71 @@ class TextRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioRecipe:
+    """How a sound becomes `log_mel`; see `sensorium_server.stages.log_mel`."""
+
+    sample_rate: int
+    n_fft: int
+    hop: int
+    mels: int
+    min_hz: float
+    max_hz: float
+    mean: float
+    std: float
+    noise_reduction: str = "none"
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from one frame to the next."""
+        return self.hop / self.sample_rate
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecipe:
+    """Which frames of a clip the encoder sees; each is treated as a picture is.
+
+    `sampling` is `uniform`, or `fps` with so many frames a second; see
+    `sensorium_server.stages.sampling`.
+    """
+
+    frames: int
+    sampling: str = "uniform"
+    fps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecipe:
+    """When an activity or a track is an event; see `sensorium_server.stages.events`."""
+
+    idle_label: str = "stands still"
+    sound_threshold: float = 0.5
+    median_frames: int = 5
+    min_frames: int = 2
+    track_threshold: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that export, repository and verification take from a checkpoint's config.
 
-    `sizes` gives the number for each fixed axis of the contract, `largest` the greatest number
-    for each dynamic axis.
+    `tasks` and `stages` are those that the checkpoint's parts allow. `sizes` gives the number for
+    each fixed axis of the contract, `largest` the greatest number for each dynamic axis that
+    graphs are compared on. `audio` and `video` are None where the checkpoint lacks the encoder;
+    then `audio_labels` or `video_labels` is empty.
     """
 
     name: str
+    tasks: tuple[str, ...]
+    stages: tuple[str, ...]
     sizes: Mapping[str, int]
     largest: Mapping[str, int]
     image: ImageRecipe
     text: TextRecipe
+    audio: AudioRecipe | None
+    video: VideoRecipe | None
+    audio_labels: tuple[str, ...]
+    video_labels: tuple[str, ...]
+    events: EventRecipe
     tolerance: Tolerance
 
 
@@ -74,49 +137,79 @@ def recipe_from_checkpoint(checkpoint: Checkpoint) -> Recipe:
     Raises:
         ConfigurationError: Keys are missing from its config.json; all of them are listed.
     """
-    sections: dict[str, type] = {"image_preprocess": ImageRecipe, "text": TextRecipe}
+    model, config = checkpoint.model.config, checkpoint.config
+    parts = [part for part in OPTIONAL_PARTS if getattr(model, part) != "none"]
+    hears, watches = "audio_encoder" in parts, "video_encoder" in parts
+    sections = {"image_preprocess": ImageRecipe, "text": TextRecipe}
+    sections |= {"audio_preprocess": AudioRecipe} if hears else {}
+    sections |= {"video_preprocess": VideoRecipe} if watches else {}
+    labels = [name for name, has in (("audio_labels", hears), ("video_labels", watches)) if has]
+    _check_keys(checkpoint, sections, labels)
+    tasks = tasks_with(parts)
+    return Recipe(
+        name=checkpoint.name,
+        tasks=tasks,
+        stages=stages_of(tasks),
+        sizes=MappingProxyType(model.sizes),
+        largest=MappingProxyType(_largest(model, config["text"])),
+        image=ImageRecipe(**_values(ImageRecipe, config["image_preprocess"])),
+        text=TextRecipe(**_values(TextRecipe, config["text"])),
+        audio=AudioRecipe(**_values(AudioRecipe, config["audio_preprocess"])) if hears else None,
+        video=VideoRecipe(**_values(VideoRecipe, config["video_preprocess"])) if watches else None,
+        audio_labels=tuple(config["audio_labels"]) if hears else (),
+        video_labels=tuple(config["video_labels"]) if watches else (),
+        events=_overridden(EventRecipe, "events", {}, config),
+        tolerance=_overridden(Tolerance, "parity", _default_tolerance(), config),
+    )
+
+
+def _check_keys(
+    checkpoint: Checkpoint, sections: Mapping[str, type], labels: Iterable[str]
+) -> None:
     missing = [
         f"{section}.{field.name}"
         for section, kind in sections.items()
         for field in fields(kind)
-        if field.name not in checkpoint.config[section]
+        if field.default is MISSING and field.name not in checkpoint.config.get(section, {})
     ]
+    missing += [name for name in labels if not checkpoint.config.get(name)]
     if missing:
         raise ConfigurationError(
             f"{checkpoint.path.name}/config.json lacks {', '.join(missing)}; add them"
         )
-    image, text = checkpoint.config["image_preprocess"], checkpoint.config["text"]
-    sizes = checkpoint.model.config.sizes
-    return Recipe(
-        name=checkpoint.name,
-        sizes=MappingProxyType(sizes),
-        largest=MappingProxyType(
-            {
-                BATCH: MAX_BATCH_SIZE,
-                SEQUENCE: text["max_tokens"],
-                MEMORY: max(text["max_tokens"], sizes["image_tokens"]),
-                PAST: text["max_new_tokens"] - 1,
-            }
-        ),
-        image=ImageRecipe(**_values(ImageRecipe, image)),
-        text=TextRecipe(**_values(TextRecipe, text)),
-        tolerance=_tolerance(checkpoint.config.get("parity", {})),
-    )
+
+
+def _largest(model: ModelConfig, text: Mapping[str, int]) -> dict[str, int]:
+    return {
+        BATCH: MAX_BATCH_SIZE,
+        SEQUENCE: text["max_tokens"],
+        MEL_FRAMES: PROVEN_MEL_FRAMES,
+        MEDIA: model.audio_tokens + max(model.image_tokens, model.video_tokens),
+        MEMORY: max(text["max_tokens"], model.image_tokens, model.video_tokens),
+        PAST: text["max_new_tokens"] - 1,
+    }
 
 
 def _values(kind: type, section: Mapping[str, Any]) -> dict[str, Any]:
     """Pick the values of a recipe's fields; a list becomes a tuple, as frozen things hold."""
-    picked = {field.name: section[field.name] for field in fields(kind)}
+    picked = {field.name: section[field.name] for field in fields(kind) if field.name in section}
     return {name: tuple(one) if isinstance(one, list) else one for name, one in picked.items()}
 
 
-def _tolerance(overrides: Mapping[str, float]) -> Tolerance:
-    defaults = tomllib.loads(
-        resources.files("sensorium_export").joinpath("tolerance.toml").read_text(encoding="utf-8")
-    )
-    if unknown := sorted(overrides.keys() - defaults.keys()):
+def _overridden(
+    kind: type[Values], section: str, defaults: Mapping[str, Any], config: Mapping[str, Any]
+) -> Values:
+    """Fill a recipe with its defaults and what the config's section says instead."""
+    overrides = config.get(section, {})
+    known = sorted(field.name for field in fields(kind))  # type: ignore[arg-type]
+    if unknown := sorted(overrides.keys() - set(known)):
         raise ConfigurationError(
-            f"config.json: parity.{', parity.'.join(unknown)} is not a tolerance; "
-            f"they are: {', '.join(sorted(defaults))}"
+            f"config.json: {section}.{f', {section}.'.join(unknown)} is not known there; "
+            f"known: {', '.join(known)}"
         )
-    return Tolerance(**{**defaults, **overrides})
+    return kind(**{**defaults, **overrides})
+
+
+def _default_tolerance() -> dict[str, Any]:
+    file = resources.files("sensorium_export").joinpath("tolerance.toml")
+    return tomllib.loads(file.read_text(encoding="utf-8"))

@@ -4,15 +4,25 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from sensorium_export.ensembles import ENSEMBLES
 from sensorium_export.graphs import GRAPHS
-from sensorium_export.model_config import BACKENDS, ENSEMBLES, model_configs
+from sensorium_export.model_config import BACKENDS, model_configs
 from sensorium_export.pbtxt import pbtxt_from_config
 from sensorium_export.recipe import Recipe
 
 CONFIG_FILE = "config.pbtxt"
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_STAGES = ("text_preprocess", "text_decoder")
-STAGE_MODULES: Mapping[str, str] = {"image_preprocess": "image", "text_preprocess": "text"}
+STAGE_MODULES: Mapping[str, str] = {
+    "image_preprocess": "image",
+    "audio_preprocess": "audio",
+    "video_preprocess": "video",
+    "text_preprocess": "text",
+    "media_join": "media_join",
+    "tag_postprocess": "tags",
+    "action_postprocess": "actions",
+    "event_postprocess": "events",
+}
 """The module of `sensorium_server.stages` behind each Python stage."""
 
 MODEL_PY = """\
@@ -30,8 +40,8 @@ def write_repository(
 
     Args:
         repository: Where to write.
-        recipe: Sizes and parameters.
-        graphs: The ONNX file for each path in `GRAPHS`.
+        recipe: Stages and tasks, sizes and parameters.
+        graphs: The ONNX file for each path in `graphs_of` these stages.
         tokenizer: The checkpoint's tokenizer.json, copied beside what reads it.
     """
     for name, config in model_configs(recipe).items():
@@ -39,14 +49,14 @@ def write_repository(
         version.mkdir(parents=True)
         text = pbtxt_from_config(config)
         (repository / name / CONFIG_FILE).write_text(text, encoding="utf-8")
-    for name, module in STAGE_MODULES.items():
-        text = MODEL_PY.format(module=module)
+    for name in STAGE_MODULES.keys() & set(recipe.stages):
+        text = MODEL_PY.format(module=STAGE_MODULES[name])
         (repository / name / "1" / "model.py").write_text(text, encoding="utf-8")
     for name in TOKENIZER_STAGES:
         shutil.copyfile(tokenizer, repository / name / "1" / TOKENIZER_FILE)
     for path, data in graphs.items():
         (repository / path).write_bytes(data)
-    for name in ENSEMBLES:
+    for name in recipe.tasks:
         # Triton wants a version directory in every model, git keeps no empty one.
         (repository / name / "1" / ".gitkeep").touch()
 

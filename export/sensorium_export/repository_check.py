@@ -14,16 +14,17 @@ from sensorium_export.model_config import (
     config_from_pbtxt,
     dims_of,
 )
+from sensorium_export.recipe import Recipe
 from sensorium_export.repository import CONFIG_FILE, artefacts_of
 
 
-def check_repository(repository: Path, sizes: Mapping[str, int]) -> None:
-    """Check every model of the contract.
+def check_repository(repository: Path, recipe: Recipe) -> None:
+    """Check every model that the recipe names.
 
     Raises:
         ConfigurationError: Something is wrong; the message lists every problem.
     """
-    if problems := repository_problems(repository, sizes):
+    if problems := repository_problems(repository, recipe):
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise ConfigurationError(
             f"{repository.name} has {len(problems)} problems; export the checkpoint again, "
@@ -31,10 +32,10 @@ def check_repository(repository: Path, sizes: Mapping[str, int]) -> None:
         )
 
 
-def repository_problems(repository: Path, sizes: Mapping[str, int]) -> list[str]:
+def repository_problems(repository: Path, recipe: Recipe) -> list[str]:
     """Return what is wrong: configs, shapes, ensemble maps and missing files."""
     problems, configs = [], {}
-    for name in (*STAGES, *TASKS):
+    for name in (*recipe.stages, *recipe.tasks):
         path = repository / name / CONFIG_FILE
         try:
             configs[name] = config_from_pbtxt(
@@ -45,9 +46,9 @@ def repository_problems(repository: Path, sizes: Mapping[str, int]) -> list[str]
         except ConfigurationError as error:
             problems.append(str(error))
     for name, config in configs.items():
-        problems += _model_problems(name, config, sizes)
+        problems += _model_problems(name, config, recipe.sizes)
         problems += _missing_files(repository, name)
-        if name in TASKS:
+        if name in recipe.tasks:
             problems += [f"{name}: {one}" for one in ensemble_problems(config, configs)]
     return problems
 

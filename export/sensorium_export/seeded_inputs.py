@@ -1,8 +1,9 @@
 """Inputs drawn from a seed for every graph, the smallest and largest shapes included.
 
 The meaning of a tensor follows from its name: masks are ones with padding at the end of some rows,
-ids lie inside the vocabulary, `position` counts the valid rows of `past`. Everything else is noise,
-also where it is padding: a graph that reads padding gives itself away.
+ids lie inside the vocabulary, `position` counts the valid rows of `past`, `noise_level` is between
+0 and 1. Everything else is noise, also where it is padding: a graph that reads padding gives itself
+away.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from sensorium.contract import (
     BATCH,
     DYNAMIC_AXES,
+    MEDIA,
+    MEL_FRAMES,
     MEMORY,
     PAST,
     SEQUENCE,
@@ -24,10 +27,16 @@ from sensorium.contract import (
 
 Array = NDArray[np.float32] | NDArray[np.int64]
 
-LENGTH_FROM = {"attention_mask": SEQUENCE, "memory_mask": MEMORY, "position": PAST}
+LENGTH_FROM = {
+    "attention_mask": SEQUENCE,
+    "log_mel_mask": MEL_FRAMES,
+    "media_mask": MEDIA,
+    "memory_mask": MEMORY,
+    "position": PAST,
+}
 """The input that says how much of a dynamic axis is valid in each row."""
 
-EXAMPLE_SHAPE = {BATCH: 2, SEQUENCE: 5, MEMORY: 7, PAST: 3}
+EXAMPLE_SHAPE = {BATCH: 2, SEQUENCE: 5, MEL_FRAMES: 24, MEDIA: 6, MEMORY: 7, PAST: 3}
 """The shape to trace with: all different, and no 0 or 1, which the tracer takes for constants."""
 
 
@@ -58,7 +67,7 @@ def cases(
     """
     middle = {axis: max(1, most // 2) for axis, most in largest.items()}
     shapes = {
-        "smallest": {BATCH: 1, SEQUENCE: 1, MEMORY: 1, PAST: 0},
+        "smallest": {**dict.fromkeys(largest, 1), PAST: 0},
         "single": middle | {BATCH: 1},
         "typical": middle | {BATCH: min(3, largest[BATCH])},
         "ragged": middle | {BATCH: min(5, largest[BATCH])},
@@ -146,6 +155,8 @@ def _draw(
         if lengths is None:
             return np.ones(shape, np.int64)
         return (np.arange(shape[1])[None] < lengths[:, None]).astype(np.int64)
+    if spec.name == "noise_level":
+        return random.random(shape, dtype=np.float32)
     if spec.dtype is DType.INT64:
         return random.integers(0, axes["vocabulary"], shape)
     return random.standard_normal(shape, dtype=np.float32)

@@ -19,6 +19,7 @@ from sensorium_export.model_config import config_from_pbtxt
 from sensorium_export.repository import CONFIG_FILE, STAGE_MODULES
 from sensorium_server.decoder_backend import decoder_from, outputs_from
 from sensorium_server.decoding_loop import DecodingLoop, Job, Text
+from sensorium_server.diffusion_backend import sampler_from
 from sensorium_server.onnx_session import OnnxGraph
 from sensorium_server.onnxruntime_backend import OnnxModel
 from sensorium_server.settings import Settings
@@ -43,10 +44,11 @@ class ServingChain:
                 f"{name}/{CONFIG_FILE}",
             )
             for name in (*STAGES, *TASKS)
+            if (repository / name / CONFIG_FILE).is_file()
         }
         self._decoding: DecodingLoop | None = None
         self._runs: dict[str, Run] = {}
-        for name in STAGES:
+        for name in STAGES.keys() & self._configs.keys():
             config = self._configs[name]
             parameters = {key: value.string_value for key, value in config.parameters.items()}
             stage = StageConfig(name, repository / name / "1", parameters)
@@ -87,6 +89,9 @@ class ServingChain:
             return lambda requests: [run(request) for request in requests]
         if config.backend == "onnxruntime":
             return _graph_run(stage, [output.name for output in config.output])
+        if config.backend == "diffusion":
+            sampler = sampler_from(stage)
+            return lambda requests: [sampler(request) for request in requests]
         self._decoding = DecodingLoop(decoder_from(stage), MAX_WAITING_ROWS)
         return _decoder_run(self._decoding, stage)
 

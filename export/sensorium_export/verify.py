@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sensorium import Client
-from sensorium.contract import STAGES, TASKS
+from sensorium.contract import TASKS, DType
 from sensorium.errors import SensoriumError
 from sensorium_export.checkpoint import load
 from sensorium_export.judgement import Figures, Judge, Outputs, judged
@@ -28,6 +28,7 @@ from sensorium_server.stages import Tensors
 
 ITEMS_A_REQUEST = 8
 RAGGED_BATCH = 7
+_DTYPES = {DType.BYTES: np.object_, DType.FP32: np.float32, DType.INT64: np.int64}
 CONCURRENCY = 16
 
 Advance = Callable[[str], None]
@@ -96,21 +97,22 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     settings = server_settings.load({"repository": options.repository, **free})
     checkpoint = load(options.checkpoint)
     recipe = recipe_from_checkpoint(checkpoint)
-    check_repository(options.repository, recipe.sizes)
+    check_repository(options.repository, recipe)
     check_digests(options.repository)
     check_origin(options.repository, recipe.name, checkpoint.path)
     questions = questions_of(
         checkpoint.path, options.count, recipe.text.max_tokens, settings.max_text_chars
     )
-    inputs = probes(options.count, questions, options.pictures, options.seed)
+    media = {spec.name for task in recipe.tasks for spec in TASKS[task].inputs}
+    inputs = probes(options.count, questions, options.pictures, options.seed, media)
     advance(f"PyTorch on {len(inputs)} inputs")
     reference = Reference(checkpoint, recipe)
-    runs = [reference.run(probe.image, probe.question) for probe in inputs]
+    runs = [reference.run(probe) for probe in inputs]
     trial = _Trial(inputs, runs, recipe.tolerance)
-    tasks: dict[str, dict[str, Figures]] = {task: {} for task in TASKS}
+    tasks: dict[str, dict[str, Figures]] = {task: {} for task in recipe.tasks}
     with ServingChain(options.repository, settings) as chain:
         advance("every stage in this process")
-        stages = {stage: trial.stage_figures(chain, stage) for stage in STAGES}
+        stages = {stage: trial.stage_figures(chain, stage) for stage in recipe.stages}
         advance("every task in this process")
         for task, figures in tasks.items():
             for way, size in zip(TASK_WAYS[:2], (1, ITEMS_A_REQUEST), strict=True):
@@ -155,7 +157,7 @@ def _in_process(chain: ServingChain, task: str, inputs: Sequence[Probe], size: i
     for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
         try:
-            answer = chain.task(task, _request(task, batch))
+            answer = chain.task(task, request_of(task, batch))
         except SensoriumError as error:
             outputs += [error] * len(batch)
             continue
@@ -164,7 +166,10 @@ def _in_process(chain: ServingChain, task: str, inputs: Sequence[Probe], size: i
     return outputs
 
 
-def _request(task: str, batch: Sequence[Probe]) -> Tensors:
-    texts = [[probe.question.encode()] for probe in batch]
-    values = {"image": [[probe.image] for probe in batch], "question": texts, "text": texts}
-    return {spec.name: np.array(values[spec.name], object) for spec in TASKS[task].inputs}
+def request_of(task: str, batch: Sequence[Probe]) -> Tensors:
+    """Return the request that holds all these probes, one a row."""
+    given = [probe.given(task) for probe in batch]
+    return {
+        spec.name: np.array([[one[spec.name]] for one in given], _DTYPES[spec.dtype])
+        for spec in TASKS[task].inputs
+    }

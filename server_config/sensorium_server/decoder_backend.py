@@ -20,9 +20,7 @@ The model is not decoupled: `execute` only enqueues and returns nothing, and the
 each request is sent through its response sender. So unary calls and plain ensembles work.
 """
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +37,7 @@ from sensorium_server.triton import (
     Instance,
     Request,
     Response,
+    cancelled_check,
     failure,
     response,
     tensors_of,
@@ -138,7 +137,7 @@ class TritonPythonModel:
         def reply(answer: list[Text] | Exception) -> None:
             _send(sender, self._response(answer, request))
 
-        return Job(memory, mask, reply, _cancelled_check(request))
+        return Job(memory, mask, reply, cancelled_check(request))
 
     def _response(self, answer: list[Text] | Exception, request: Request) -> Response:
         try:
@@ -147,17 +146,6 @@ class TritonPythonModel:
             return response(outputs_from(answer, self._tokenizer), request)
         except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
             return failure(error, request)
-
-
-def _cancelled_check(request: Request) -> Callable[[], bool]:
-    """Tell when nobody waits for the answer any more.
-
-    Triton does not pass a cancellation on to the stages of an ensemble, but it does pass the
-    request's `timeout`, in microseconds, 0 for none.
-    """
-    timeout_s = request.timeout() / 1e6
-    deadline = time.monotonic() + timeout_s if timeout_s else math.inf
-    return lambda: time.monotonic() > deadline or request.is_cancelled()
 
 
 def outputs_from(texts: Sequence[Text], tokenizer: Tokenizer) -> Tensors:

@@ -22,7 +22,7 @@ from sensorium.errors import ConfigurationError
 DISTRIBUTION = "nvidia-pytriton"
 STUB = "triton_python_backend_stub"
 INSTALL = "Install it with: pip install 'sensorium[server]'"
-OWN_BACKENDS = ("onnxruntime", "decoder")
+OWN_BACKENDS = ("onnxruntime", "decoder", "diffusion")
 _PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _FIRST_BAD_NUMPY = 2
 

@@ -54,6 +54,17 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         40_000_000, gt=0, le=_PILLOW_MAX_PIXELS, description="Largest image, pixels."
     )
+    max_audio_bytes: int = Field(20_000_000, gt=0, description="Largest audio file, bytes.")
+    max_audio_s: float = Field(60, gt=0, description="Longest audio, seconds.")
+    max_video_bytes: int = Field(50_000_000, gt=0, description="Largest video file, bytes.")
+    max_video_s: float = Field(60, gt=0, description="Longest video, seconds.")
+    max_video_pixels: int = Field(
+        8_294_400, gt=0, description="Largest frame of a video, pixels; the default is 4K."
+    )
+    max_video_frames: int = Field(7200, gt=0, description="Most frames of a video.")
+    decode_timeout_s: float = Field(
+        20, gt=0, description="Give up an audio or video that takes longer to decode, seconds."
+    )
     max_text_chars: int = Field(512, gt=0, description="Longest text, characters.")
     startup_timeout_s: float = Field(
         120, gt=0, description="Give up when not ready after this many seconds."

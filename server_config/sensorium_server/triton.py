@@ -10,8 +10,10 @@
 """
 
 import json
+import math
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -131,3 +133,14 @@ def failure(error: Exception, request: Request) -> Response:
         message = f"internal error, see the server's log{named}"
         code = "INTERNAL"
     return pb.InferenceResponse(error=pb.TritonError(message, getattr(pb.TritonError, code)))
+
+
+def cancelled_check(request: Request) -> Callable[[], bool]:
+    """Tell when nobody waits for the answer any more.
+
+    Triton does not pass a cancellation on to the stages of an ensemble, but it does pass the
+    request's `timeout`, in microseconds, 0 for none.
+    """
+    timeout_s = request.timeout() / 1e6
+    deadline = time.monotonic() + timeout_s if timeout_s else math.inf
+    return lambda: time.monotonic() > deadline or request.is_cancelled()

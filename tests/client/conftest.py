@@ -22,9 +22,25 @@ from sensorium import AsyncClient, Client
 ANSWERS: Mapping[str, Mapping[str, object]] = {
     "visual_question_answering": {"answer": "red", "score": 0.5},
     "image_captioning": {"caption": "a red star", "score": 0.25},
+    "audio_question_answering": {"answer": "a bell", "score": 0.5},
+    "audio_tagging": {"labels": ["bell", "bark"], "scores": [0.75, 0.25]},
+    "audio_visual_question_answering": {"answer": "yes", "score": 0.5},
+    "video_question_answering": {"answer": "left", "score": 0.5},
+    "video_captioning": {"caption": "a red star moves left", "score": 0.25},
+    "action_recognition": {"labels": ["moves left", "grows"], "scores": [0.5, 0.125]},
+    "event_detection": {
+        "labels": ["bell", "moves left", ""],
+        "scores": [0.75, 0.5, 0.0],
+        "start_s": [0.5, 1.25, 0.0],
+        "end_s": [1.0, 2.5, 0.0],
+    },
     "text_embedding": {"embedding": [0.6, 0.8, 0.0]},
     "image_embedding": {"embedding": [0.8, 0.6, 0.0]},
+    "audio_embedding": {"embedding": [0.8, 0.0, 0.6]},
+    "video_embedding": {"embedding": [0.0, 0.8, 0.6]},
+    "text_to_image": {"image": ("BYTES", [1, 1], b"\x07\x00\x00\x00\x89PNG\xff\x00!")},
 }
+NUMBERS = {"INT64": "<q", "FP32": "<f"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +49,7 @@ class Seen:
 
     model: str
     request_id: str
-    inputs: Mapping[str, bytes]
+    inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
     timeout_us: int | None
     headers: Mapping[str, str]
@@ -76,15 +92,17 @@ def _packed(value: object) -> tuple[str, list[int], bytes]:
     if isinstance(value, tuple):
         datatype, shape, raw = value
         return str(datatype), list(shape), bytes(raw)
-    if isinstance(value, str):
-        data = value.encode()
-        return "BYTES", [1, 1], struct.pack("<I", len(data)) + data
-    numbers = value if isinstance(value, list) else [value]
-    return "FP32", [1, len(numbers)], struct.pack(f"<{len(numbers)}f", *numbers)
+    elements: list[Any] = value if isinstance(value, list) else [value]
+    if isinstance(elements[0], str):
+        encoded = [each.encode() for each in elements]
+        data = b"".join(struct.pack("<I", len(each)) + each for each in encoded)
+        return "BYTES", [1, len(elements)], data
+    return "FP32", [1, len(elements)], struct.pack(f"<{len(elements)}f", *elements)
 
 
-def _text_of(data: bytes) -> bytes:
-    return data[4:]
+def _value_of(datatype: str, data: bytes) -> Any:  # noqa: ANN401 - the datatype decides
+    """Read the one element of an input."""
+    return data[4:] if datatype == "BYTES" else struct.unpack(NUMBERS[datatype], data)[0]
 
 
 class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -105,7 +123,7 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
         seen = Seen(
             model=request.model_name,
             request_id=request.id,
-            inputs={tensor.name: _text_of(data) for tensor, data in raw},
+            inputs={tensor.name: _value_of(tensor.datatype, data) for tensor, data in raw},
             outputs=tuple(output.name for output in request.outputs),
             timeout_us=parameters["timeout"].int64_param if "timeout" in parameters else None,
             headers=dict(context.invocation_metadata()),
@@ -181,7 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         inputs = {}
         for tensor in document["inputs"]:
             end = start + tensor["parameters"]["binary_data_size"]
-            inputs[tensor["name"]], start = _text_of(body[start:end]), end
+            inputs[tensor["name"]] = _value_of(tensor["datatype"], body[start:end])
+            start = end
         return Seen(
             model=self.path.split("/")[3],
             request_id=document["id"],

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 import pytest
 from tests.client.conftest import Caller
 
-from sensorium import Answer, AsyncClient, Client, InvalidInputError, ServerError
+from sensorium import (
+    Answer,
+    AsyncClient,
+    Client,
+    InvalidInputError,
+    SensoriumError,
+    ServerError,
+    Tags,
+)
 from sensorium._transports.base import Request, Response
 from sensorium.testing import MockRequest, MockTransport
 
@@ -62,6 +70,38 @@ def test_all_batches(call: Caller) -> None:
     assert [c.text for c in call("", "caption_many", [b"a", b"b"], options=options)] == ["a", "b"]
     assert len(call("", "embed_images", [b"a", b"b"], options=options)) == 2
     assert call("", "embed_texts", [], options=options) == []
+
+
+def test_every_modality_is_embedded_in_batches(call: Caller) -> None:
+    """Sounds and clips are embedded in batches as pictures are, each by its own task."""
+    transport = MockTransport(lambda _: {"embedding": [1.0]})
+    options = {"transport": transport}
+    call("", "embed_audios", [b"a", b"b"], options=options)
+    call("", "embed_videos", [b"c", b"", b"d"], options=options)
+
+    seen = sorted((request.task, *request.inputs.values()) for request in transport.requests)
+    assert seen == [
+        ("audio_embedding", b"a"),
+        ("audio_embedding", b"b"),
+        ("video_embedding", b"c"),
+        ("video_embedding", b"d"),
+    ]
+
+
+def test_any_method_runs_for_many() -> None:
+    """`run_many` runs whatever method it is given, in both clients alike."""
+    answers = {"audio_tagging": {"labels": ["bell"], "scores": [1.0]}}
+
+    async def tag_all() -> list[Tags | SensoriumError]:
+        async with AsyncClient(transport=MockTransport(answers)) as client:
+            return await client.run_many(client.tag_audio, [b"a", b"", b"b"], concurrency=2)
+
+    with Client(transport=MockTransport(answers)) as client:
+        blocking = client.run_many(client.tag_audio, [b"a", b"", b"b"], concurrency=2)
+
+    kinds = [Tags, InvalidInputError, Tags]
+    assert [type(each) for each in blocking] == kinds
+    assert [type(each) for each in asyncio.run(tag_all())] == kinds
 
 
 def test_concurrency_is_bounded() -> None:

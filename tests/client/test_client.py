@@ -132,7 +132,7 @@ def test_the_version_is_looked_up() -> None:
 
 def test_import_is_light() -> None:
     """Importing the package takes under 0.2 s and pulls in nothing heavy."""
-    heavy = ("numpy", "grpc", "tritonclient", "aiohttp", "rich", "typer", "torch")
+    heavy = ("numpy", "grpc", "tritonclient", "aiohttp", "rich", "typer", "torch", "matplotlib")
     code = (
         "import sys, time; start = time.perf_counter(); import sensorium; "
         "print(time.perf_counter() - start); "

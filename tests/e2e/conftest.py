@@ -12,6 +12,8 @@ from tests.server import toy
 from sensorium._config import address_from_url
 from sensorium._transports.base import Request, Response, Tensor, Transport, transport_for
 from sensorium.contract import TASKS
+from sensorium_export.bundle import ExportedBundle, export_bundle
+from sensorium_export.testing import toy_checkpoint
 from sensorium_server.launch import Endpoints, Server
 from sensorium_server.settings import load
 
@@ -64,6 +66,18 @@ def playroom(start_server: Callable[..., Server]) -> Iterator[Endpoints]:
     """Serve the committed model repository."""
     with start_server(Path(__file__).parents[2] / "model_repository") as running:
         yield running.endpoints
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights and every part."""
+    return toy_checkpoint(tmp_path_factory.mktemp("checkpoints") / "toy").path
+
+
+@pytest.fixture(scope="session")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportedBundle:
+    """That checkpoint, exported; do not write into its repository."""
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("exported") / "repository")
 
 
 @dataclass(frozen=True)

@@ -39,16 +39,17 @@ def examples() -> list[Example]:
 
 
 @pytest.mark.parametrize("number", range(len(examples())))
-def test_readme_block_runs(number: int, playroom: Endpoints) -> None:
+def test_readme_block_runs(number: int, playroom: Endpoints, tmp_path: Path) -> None:
     """Each block succeeds and prints what the README says."""
     example = examples()[number]
     http = playroom.http.removeprefix("http://")
     code = example.code.replace("localhost:8000", http).replace("localhost:8001", playroom.grpc)
     program = ["bash", "-euo", "pipefail", "-c"] if example.language == "bash" else None
     code = code.replace(".venv/bin/sensorium", f"{Path(sys.executable).parent}/sensorium")
+    (tmp_path / "docs").symlink_to(ROOT / "docs")  # what a block writes stays in its own place
     done = subprocess.run(
         [*(program or [sys.executable, "-c"]), code],
-        cwd=ROOT,
+        cwd=tmp_path,
         capture_output=True,
         check=False,
         text=True,

@@ -21,7 +21,7 @@ from tests.e2e.conftest import Caller
 from tests.server import toy
 
 from sensorium import Client, Retry
-from sensorium.contract import STAGES, TASKS
+from sensorium.contract import TASKS
 from sensorium.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -147,7 +147,8 @@ def test_outputs_that_nobody_wants_are_not_sent(endpoints: Endpoints) -> None:
 
 def test_metadata_is_the_contract(endpoints: Endpoints) -> None:
     """What the server says about each task's tensors is what the contract says."""
-    for task, signature in TASKS.items():
+    for task in toy.ENSEMBLES:
+        signature = TASKS[task]
         with urllib.request.urlopen(f"{endpoints.http}/v2/models/{task}") as answer:
             told = json.load(answer)
         assert [(each["name"], each["datatype"]) for each in told["inputs"]] == [
@@ -165,7 +166,7 @@ def test_metrics_count_every_stage(endpoints: Endpoints, caller: Caller) -> None
     with urllib.request.urlopen(endpoints.metrics) as answer:
         text = answer.read().decode()
 
-    for model in (*STAGES, "visual_question_answering"):
+    for model in (*toy.BACKENDS, "visual_question_answering"):
         assert f'nv_inference_request_success{{model="{model}"' in text
 
 
@@ -223,7 +224,7 @@ def test_serve_is_ready_within_seconds_and_drains(served: "subprocess.Popen[str]
     served.send_signal(signal.SIGTERM)
 
     assert served.wait(30) == 0
-    assert facts["tasks"] == list(TASKS)
+    assert facts["tasks"] == list(toy.ENSEMBLES)
     assert facts["ready_s"] < 30
     assert family
     assert not [each for each in family if each.is_running() and each.status() != "zombie"]
@@ -276,7 +277,7 @@ def test_server_dies_with_its_launcher(served: "subprocess.Popen[str]") -> None:
     _, alive = psutil.wait_procs(family, timeout=15)
 
     assert [each for each in alive if each.status() != "zombie"] == []
-    assert len(family) > len(STAGES)
+    assert len(family) > len(toy.BACKENDS)
 
 
 def test_killed_triton_is_started_again(served: "subprocess.Popen[str]") -> None:

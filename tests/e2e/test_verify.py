@@ -13,9 +13,8 @@ from typer.testing import CliRunner
 from sensorium.cli import main
 from sensorium.contract import STAGES, TASKS
 from sensorium.errors import ConfigurationError
-from sensorium_export.bundle import ExportedBundle, export_bundle
+from sensorium_export.bundle import ExportedBundle
 from sensorium_export.parity_card import TASK_WAYS, Card, failure_lines
-from sensorium_export.testing import toy_checkpoint
 from sensorium_export.verify import Options, verify
 from sensorium_server import settings
 from sensorium_server.launch import Server
@@ -27,22 +26,10 @@ ROOT = Path(__file__).parents[2]
 COUNT = 32
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with random weights."""
-    return toy_checkpoint(tmp_path_factory.mktemp("checkpoints") / "toy").path
-
-
-@pytest.fixture(scope="module")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportedBundle:
-    """That checkpoint, exported."""
-    return export_bundle(checkpoint, tmp_path_factory.mktemp("exported") / "repository")
-
-
 @pytest.fixture
-def copy(exported: ExportedBundle, tmp_path: Path) -> Path:
+def copy(bundle: ExportedBundle, tmp_path: Path) -> Path:
     """A copy of the exported repository, to break."""
-    return shutil.copytree(exported.repository, tmp_path / "repository")
+    return shutil.copytree(bundle.repository, tmp_path / "repository")
 
 
 def failed_outputs(card: Card) -> set[str]:
@@ -50,9 +37,9 @@ def failed_outputs(card: Card) -> set[str]:
     return {failure.where for failure in card.failures if failure.where.split("/")[0] in STAGES}
 
 
-def test_exported_bundle_answers_like_pytorch(checkpoint: Path, exported: ExportedBundle) -> None:
+def test_exported_bundle_answers_like_pytorch(checkpoint: Path, bundle: ExportedBundle) -> None:
     """Every task and stage, in this process, over gRPC and over HTTP, equals PyTorch."""
-    card = verify(Options(checkpoint, exported.repository, COUNT))
+    card = verify(Options(checkpoint, bundle.repository, COUNT))
 
     assert failure_lines(card) == []
     assert card.has_passed
@@ -118,14 +105,14 @@ def test_corrupt_graph_is_refused_with_both_digests(checkpoint: Path, copy: Path
     assert digest(graph) in str(error.value)
 
 
-def test_command_verifies_a_running_server(checkpoint: Path, exported: ExportedBundle) -> None:
+def test_command_verifies_a_running_server(checkpoint: Path, bundle: ExportedBundle) -> None:
     """`sensorium verify` asks the server whose addresses it is given, and prints JSON."""
     free = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
-    with Server(settings.load({"repository": exported.repository, **free})) as server:
+    with Server(settings.load({"repository": bundle.repository, **free})) as server:
         result = CliRunner().invoke(
             main,
             [
-                *("verify", str(checkpoint), "--repository", str(exported.repository)),
+                *("verify", str(checkpoint), "--repository", str(bundle.repository)),
                 *("--grpc", server.endpoints.grpc, "--http", server.endpoints.http),
                 *("--count", "4", "--json"),
             ],

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sensorium.cli import main
+from sensorium.contract import STAGES, TASKS
 from sensorium.errors import ConfigurationError
 from sensorium_export import bundle, verify
 from sensorium_export.bundle import ExportedBundle
@@ -16,7 +17,7 @@ from sensorium_export.judgement import Failure, Figures
 from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card
 from sensorium_export.recipe import Tolerance
 
-TOLERANCE = Tolerance(stage=1e-5, score=1e-4, embedding=1e-5, cosine=0.999999)
+TOLERANCE = Tolerance(stage=1e-5, score=1e-4, embedding=1e-5, cosine=0.999999, time_s=1e-3, level=2)
 
 
 def run(*arguments: str | Path) -> Result:
@@ -47,7 +48,7 @@ def exporting(monkeypatch: pytest.MonkeyPatch, exported: ExportedBundle) -> list
 
     def pretend(checkpoint: Path, repository: Path, advance: Any) -> ExportedBundle:  # noqa: ANN401
         asked.append((checkpoint, repository))
-        advance("published")
+        advance("published", 1)
         return exported
 
     monkeypatch.setattr(bundle, "export_bundle", pretend)
@@ -76,7 +77,7 @@ def test_export_says_what_it_did(toy: Checkpoint, exporting: list[Any], tmp_path
     assert result.exit_code == 0
     assert exporting == [(toy.path, tmp_path)]
     assert "text_encoder: 20 outputs like PyTorch's, at most" in result.stdout
-    assert f"toy: 10 models in {tmp_path}" in result.stdout
+    assert f"toy: {len(STAGES) + len(TASKS)} models in {tmp_path}" in result.stdout
 
 
 @pytest.mark.usefixtures("exporting")

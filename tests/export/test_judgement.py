@@ -1,12 +1,15 @@
 """Judging outputs by what they mean."""
 
+import io
+
 import numpy as np
+from PIL import Image
 
 from sensorium.errors import ServerError
-from sensorium_export.judgement import Judge, judged, least_cosine
+from sensorium_export.judgement import Judge, Outputs, judged, least_cosine
 from sensorium_export.recipe import Tolerance
 
-TOLERANCE = Tolerance(stage=1e-3, score=1e-2, embedding=1e-3, cosine=0.99)
+TOLERANCE = Tolerance(stage=1e-3, score=1e-2, embedding=1e-3, cosine=0.99, time_s=1e-2, level=2)
 EMBEDDING = np.array([[0.6, 0.8]], np.float32)
 
 
@@ -80,6 +83,87 @@ def test_numbers_are_judged_relative_to_their_scale() -> None:
 
     assert figures.has_passed
     assert figures.max_abs == 0.5
+
+
+def tags(*pairs: tuple[str, float]) -> Outputs:
+    """Return tags as a stage does."""
+    return {
+        "labels": np.array([[label.encode() for label, _ in pairs]], object),
+        "scores": np.array([[score for _, score in pairs]], np.float32),
+    }
+
+
+def events(*found: tuple[str, float, float]) -> Outputs:
+    """Return events as a stage does, all with the same score."""
+    times = np.array([[one[1:] for one in found]], np.float32).reshape(1, len(found), 2)
+    return {
+        **tags(*((label, 0.7) for label, _, _ in found)),
+        "start_s": times[..., 0],
+        "end_s": times[..., 1],
+    }
+
+
+def test_equally_probable_tags_may_stand_in_either_order() -> None:
+    """Rounding decides which of two equal scores is first; that is no other answer."""
+    wanted = tags(("bell", 0.905), ("drum", 0.9), ("bark", 0.1))
+
+    swapped = tags(("drum", 0.9), ("bell", 0.9), ("bark", 0.1))
+    other = tags(("drum", 0.9), ("bark", 0.5), ("bell", 0.1))
+    figures = judged(judge(), ["swapped", "other"], [wanted] * 2, [swapped, other])
+
+    assert figures.equal == 1
+    assert figures.failures[0].where == "visual_question_answering/scores"
+
+
+def test_tags_that_are_not_sorted_fail() -> None:
+    """Best first is a promise."""
+    wanted = tags(("bell", 0.9), ("drum", 0.1))
+
+    figures = judged(judge(), ["a"], [wanted], [tags(("drum", 0.1), ("bell", 0.9))])
+
+    assert figures.failures[0].found == "not sorted, best first"
+
+
+def test_events_may_differ_by_a_little_time() -> None:
+    """Start and end have a tolerance of their own; empty labels fill up rows."""
+    wanted = events(("bell", 0.5, 1.0), ("drum", 0.5, 2.0))
+
+    near = events(("drum", 0.499, 2.0), ("bell", 0.5, 1.005), ("", 0.0, 0.0))
+    late = events(("bell", 0.5, 1.0), ("drum", 0.6, 2.0))
+    figures = judged(judge(), ["near", "late"], [wanted] * 2, [near, late])
+
+    assert figures.equal == 1
+    assert round(figures.max_time or 0, 3) == 0.1
+    assert [(one.where.split("/")[1], one.found) for one in figures.failures] == [
+        ("start_s", "|Δ| in seconds 0.1, at most 0.01 allowed")
+    ]
+
+
+def test_missing_event_fails() -> None:
+    """Another number of events is another answer; none is equal to none."""
+    one, none = events(("bell", 0.5, 1.0)), events()
+
+    assert not judged(judge(), ["a"], [one], [none]).has_passed
+    assert judged(judge(), ["a"], [none], [none]).has_passed
+
+
+def picture(level: int, size: int = 4) -> Outputs:
+    """Return a plain picture's file."""
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), (level, 10, 10)).save(file, "PNG")
+    return {"image": np.array([[file.getvalue()]], object)}
+
+
+def test_pictures_are_compared_by_their_levels() -> None:
+    """Rounding may move a channel by a level or two; more is another picture."""
+    found = [picture(102), picture(103), picture(100, size=5)]
+
+    figures = judged(judge(), ["near", "far", "large"], [picture(100)] * 3, found)
+
+    assert figures.equal == 1
+    assert figures.max_level == 3.0
+    assert figures.failures[0].found == "|Δ| in levels 3, at most 2 allowed"
+    assert figures.failures[1].found == "shape [1, 5, 5, 3], expected [1, 4, 4, 3]"
 
 
 def test_whole_numbers_must_be_equal() -> None:

@@ -19,11 +19,13 @@ from sensorium_export.parity_card import (
 )
 from sensorium_export.recipe import Tolerance
 
-TOLERANCE = Tolerance(stage=1e-5, score=1e-4, embedding=1e-5, cosine=0.999999)
+TOLERANCE = Tolerance(stage=1e-5, score=1e-4, embedding=1e-5, cosine=0.999999, time_s=1e-3, level=2)
 ANSWERS = Figures(inputs=200, different=31, equal=200, max_score=2e-7)
 VECTORS = Figures(inputs=200, different=200, equal=200, max_embedding=3e-7, min_cosine=1.0)
 PIXELS = Figures(inputs=200, different=200, equal=200, max_abs=1e-7, max_rel=1e-8)
 IDS = Figures(inputs=200, different=44, equal=200)
+EVENTS = Figures(inputs=200, different=190, equal=200, max_score=2e-7, max_time=1e-4)
+DRAWINGS = Figures(inputs=200, different=200, equal=200, max_level=1.0)
 
 
 @pytest.fixture
@@ -35,6 +37,8 @@ def card() -> Card:
         tasks={
             "visual_question_answering": dict.fromkeys(TASK_WAYS, ANSWERS),
             "image_embedding": dict.fromkeys(TASK_WAYS, VECTORS),
+            "event_detection": dict.fromkeys(TASK_WAYS, EVENTS),
+            "text_to_image": dict.fromkeys(TASK_WAYS, DRAWINGS),
         },
         stages={
             "image_preprocess": dict.fromkeys(STAGE_WAYS, PIXELS),
@@ -54,13 +58,15 @@ def failed() -> Card:
 
 def test_row_of_a_task(card: Card) -> None:
     """Each way's equal answers stand beside PyTorch's, then the differences and the verdict."""
-    _, (answers, vectors) = task_rows(card)
+    _, (answers, vectors, events, drawings) = task_rows(card)
 
     assert answers == (
         *("visual_question_answering", "200", "31", "200", "200", "200", "200"),
-        *("2.0e-07", "·", "·", "0.0001", "pass"),
+        *("2.0e-07", "·", "0.0001", "pass"),
     )
-    assert vectors[-5:] == ("·", "3.0e-07", "1.000000", "1e-05, 0.999999", "pass")
+    assert vectors[-4:] == ("3.0e-07", "1.000000", "1e-05, 0.999999", "pass")
+    assert events[-4:] == ("2.0e-07, 1.0e-04 s", "·", "0.0001, 0.001 s", "pass")
+    assert drawings[-4:] == ("1.0e+00 levels", "·", "2 levels", "pass")
 
 
 def test_rows_of_stages_have_the_tolerance_that_applies(card: Card) -> None:
@@ -96,8 +102,8 @@ def test_markdown_is_a_table_that_renders(card: Card) -> None:
     rows = [line.replace("\\|", "") for line in lines if line.startswith("|")]
 
     assert lines[0].startswith("**Every answer is PyTorch's.**")
-    assert {row.count("|") for row in rows[:4]} == {13}
-    assert {row.count("|") for row in rows[4:]} == {10}
+    assert {row.count("|") for row in rows[:6]} == {12}
+    assert {row.count("|") for row in rows[6:]} == {10}
 
 
 def test_markdown_of_a_failure_says_so(failed: Card) -> None:

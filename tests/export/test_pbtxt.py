@@ -31,7 +31,7 @@ def test_every_model_and_parameter_is_explained(recipe: Recipe) -> None:
     for name, config in model_configs(recipe).items():
         lines = pbtxt_from_config(config).splitlines()
 
-        assert lines[0].startswith(f"# {ABOUT[name]}")
+        assert lines[0] == f"# {ABOUT[name]}"
         for number, line in enumerate(lines):
             if line.startswith("parameters"):
                 assert lines[number - 1].startswith("# ")

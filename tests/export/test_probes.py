@@ -1,4 +1,4 @@
-"""Pictures and questions drawn from seeds."""
+"""Pictures and questions drawn from seeds, and what each task is given of them."""
 
 import io
 import json
@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer
 
+from sensorium.contract import TASKS
 from sensorium.errors import ConfigurationError
 from sensorium_export.checkpoint import Checkpoint
 from sensorium_export.probes import WAYS, drawn_picture, probes, questions_of
@@ -22,7 +23,7 @@ def test_same_seed_draws_the_same_pictures() -> None:
 
 def test_every_way_to_store_a_picture_is_among_them() -> None:
     """Two hundred probes hold each way several times, in several sizes."""
-    drawn = probes(200, ["what color is it?"])
+    drawn = probes(200, ["what color is it?"], media=())
     formats = {Image.open(io.BytesIO(probe.image)).format for probe in drawn}
     modes = {Image.open(io.BytesIO(probe.image)).mode for probe in drawn}
     sizes = {Image.open(io.BytesIO(probe.image)).size for probe in drawn}
@@ -35,14 +36,14 @@ def test_every_way_to_store_a_picture_is_among_them() -> None:
 
 def test_names_are_unique() -> None:
     """A name in a report finds one input."""
-    drawn = probes(200, ["what color is it?"])
+    drawn = probes(200, ["what color is it?"], media=())
 
     assert len({probe.name for probe in drawn}) == 200
 
 
 def test_questions_are_dealt_out_in_turn() -> None:
     """Every question is asked when there are pictures enough."""
-    assert [probe.question for probe in probes(3, ["a", "b"])] == ["a", "b", "a"]
+    assert [probe.question for probe in probes(3, ["a", "b"], media=())] == ["a", "b", "a"]
 
 
 def test_real_pictures_are_used_as_well(tmp_path: Path) -> None:
@@ -51,7 +52,29 @@ def test_real_pictures_are_used_as_well(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
     (tmp_path / "notes.txt").write_text("no picture")
 
-    assert [probe.name for probe in probes(0, ["a"], tmp_path)] == ["a.jpg", "b.PNG"]
+    assert [probe.name for probe in probes(0, ["a"], tmp_path, media=())] == ["a.jpg", "b.PNG"]
+
+
+def test_each_task_is_given_its_inputs() -> None:
+    """Every input of the contract has a value; one of two media may be missing."""
+    drawn = probes(3, ["what color is it?"])
+
+    for task, signature in TASKS.items():
+        for probe in drawn:
+            assert probe.given(task).keys() == {spec.name for spec in signature.inputs}
+    given = [probe.given("event_detection") for probe in drawn]
+    assert [(bool(one["video"]), bool(one["audio"])) for one in given] == [
+        *((True, True), (False, True), (True, False))
+    ]
+    assert all(probe.given("video_captioning")["video"] for probe in drawn)
+
+
+def test_media_that_nobody_asks_about_are_not_drawn() -> None:
+    """A bundle of text and images needs no sounds and clips."""
+    (probe,) = probes(1, ["what color is it?"], media={"image", "question"})
+
+    assert probe.audio == probe.video == b""
+    assert ";" not in probe.name
 
 
 def test_missing_folder_is_no_pictures(tmp_path: Path) -> None:

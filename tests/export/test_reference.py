@@ -10,10 +10,12 @@ from PIL import Image
 
 from sensorium.contract import STAGES, TASKS
 from sensorium_export.checkpoint import Checkpoint
-from sensorium_export.probes import drawn_picture
+from sensorium_export.probes import probes
 from sensorium_export.recipe import ImageRecipe, Recipe
-from sensorium_export.reference import Reference, pixel_values
+from sensorium_export.reference import Reference
+from sensorium_export.reference_input import pixel_values
 
+PROBE = probes(1, ["what color is the star?"])[0]
 SQUARE = ImageRecipe(4, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")
 
 
@@ -59,12 +61,13 @@ def test_crop_takes_the_middle() -> None:
 
 def test_run_gives_every_stage_and_task(toy: Checkpoint, recipe: Recipe) -> None:
     """All tensors of the contract are there, so that every stage can be compared."""
-    run = Reference(toy, recipe).run(drawn_picture(0, 0)[1], "what color is the star?")
+    run = Reference(toy, recipe).run(PROBE)
 
     assert {stage.stage for stage in run.stages} == set(STAGES)
     for stage in run.stages:
         signature = STAGES[stage.stage]
-        assert stage.inputs.keys() == {spec.name for spec in signature.inputs}
+        known = {spec.name for spec in (*signature.inputs, *signature.optional)}
+        assert {spec.name for spec in signature.inputs} <= stage.inputs.keys() <= known
         assert stage.outputs.keys() == {spec.name for spec in signature.outputs}
     assert run.tasks.keys() == set(TASKS)
     for task, outputs in run.tasks.items():
@@ -73,11 +76,11 @@ def test_run_gives_every_stage_and_task(toy: Checkpoint, recipe: Recipe) -> None
 
 def test_generation_is_the_likeliest_word_again_and_again(toy: Checkpoint, recipe: Recipe) -> None:
     """The score is the product of the probabilities of the words chosen."""
-    run = Reference(toy, recipe).run(drawn_picture(0, 0)[1], "what color is the star?")
-    answered = run.stages[-2]
+    run = Reference(toy, recipe).run(PROBE)
+    answered = next(stage for stage in run.stages if stage.stage == "text_decoder")
     memory, mask = (torch.from_numpy(answered.inputs[name]) for name in ("memory", "memory_mask"))
     words = answered.outputs["text"].item().decode().split()
-    vocabulary = Reference(toy, recipe)._tokenizer.get_vocab()
+    vocabulary = Reference(toy, recipe).tokenizer.get_vocab()
     tokens = [recipe.text.bos_id, *(vocabulary[word] for word in words)]
 
     steps = min(len(tokens), recipe.text.max_new_tokens)

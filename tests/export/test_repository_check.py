@@ -25,7 +25,7 @@ def change(path: Path, old: str, new: str) -> None:
 
 def test_exported_repository_is_sound(repository: Path, recipe: Recipe) -> None:
     """What the exporter writes passes its own check."""
-    check_repository(repository, recipe.sizes)
+    check_repository(repository, recipe)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_exported_repository_is_sound(repository: Path, recipe: Recipe) -> None:
         ),
         (
             "fusion",
-            'name: "image_mask"',
+            'name: "media_mask"',
             'name: "picture_mask"',
-            "fusion: input image_mask is missing",
+            "fusion: input media_mask is missing",
         ),
         ("fusion", 'name: "fusion"', 'name: "mixer"', 'fusion: the config is named "mixer"'),
         (
@@ -139,7 +139,7 @@ def test_problem_is_named(  # noqa: PLR0917 - one case a row
     """Each kind of mistake is found and named by model and tensor."""
     change(copy / model / "config.pbtxt", old, new)
 
-    assert problem in repository_problems(copy, recipe.sizes)
+    assert problem in repository_problems(copy, recipe)
 
 
 def test_all_problems_come_in_one_message(copy: Path, recipe: Recipe) -> None:
@@ -151,7 +151,7 @@ def test_all_problems_come_in_one_message(copy: Path, recipe: Recipe) -> None:
     change(copy / "text_decoder/config.pbtxt", "max_batch_size: 64", "max_batch_size: many")
 
     with pytest.raises(ConfigurationError) as error:
-        check_repository(copy, recipe.sizes)
+        check_repository(copy, recipe)
 
     message = str(error.value)
     assert "fusion/1/model.onnx is missing" in message
@@ -163,8 +163,6 @@ def test_all_problems_come_in_one_message(copy: Path, recipe: Recipe) -> None:
 
 def test_unknown_tensor_is_named(copy: Path, recipe: Recipe) -> None:
     """A tensor that the contract does not know is a problem."""
-    change(copy / "fusion/config.pbtxt", 'name: "image_mask"', 'name: "picture_mask"')
+    change(copy / "fusion/config.pbtxt", 'name: "media_mask"', 'name: "picture_mask"')
 
-    assert "fusion: input picture_mask is not in the contract" in repository_problems(
-        copy, recipe.sizes
-    )
+    assert "fusion: input picture_mask is not in the contract" in repository_problems(copy, recipe)

@@ -3,14 +3,26 @@
 import numpy as np
 import pytest
 
-from sensorium.contract import BATCH, DECODER_GRAPHS, MEMORY, PAST, SEQUENCE, STAGES, Signature
+from sensorium.contract import (
+    BATCH,
+    DECODER_GRAPHS,
+    DIFFUSION_GRAPHS,
+    DYNAMIC_AXES,
+    MEL_FRAMES,
+    MEMORY,
+    PAST,
+    STAGES,
+    Signature,
+)
 from sensorium_export.recipe import Recipe
 from sensorium_export.seeded_inputs import case, cases, example, row_alone
 
 SIGNATURES = {
     "text_encoder": STAGES["text_encoder"],
     "fusion": STAGES["fusion"],
+    "audio_encoder": STAGES["audio_encoder"],
     "step": DECODER_GRAPHS["step"],
+    "denoise": DIFFUSION_GRAPHS["denoise"],
 }
 
 
@@ -23,7 +35,7 @@ def test_smallest_and_largest_shapes_are_among_the_cases(name: str, recipe: Reci
     assert sorted(drawn) == ["largest", "ragged", "single", "smallest", "typical"]
     for spec in signature.inputs:
         for index, axis in enumerate((BATCH, *spec.shape)):
-            if axis in {BATCH, SEQUENCE, MEMORY, PAST}:
+            if axis in DYNAMIC_AXES:
                 smallest = drawn["smallest"].inputs[spec.name].shape[index]
                 largest = drawn["largest"].inputs[spec.name].shape[index]
                 assert smallest == (0 if axis == PAST else 1)
@@ -63,6 +75,25 @@ def test_ragged_rows_differ_in_length_and_masks_agree(recipe: Recipe) -> None:
     assert ragged.lengths[MEMORY].max() == mask.shape[1]
     assert position.min() == 0
     assert position.max() == ragged.inputs["past"].shape[3]
+
+
+def test_sound_is_as_long_as_its_mask_says(recipe: Recipe) -> None:
+    """Padding of spectrograms is told by their mask."""
+    axes = {**recipe.sizes, **recipe.largest}
+
+    ragged = case("x", SIGNATURES["audio_encoder"], axes, seed=0, ragged=True)
+
+    mask = ragged.inputs["log_mel_mask"]
+    assert mask.sum(axis=1).tolist() == ragged.lengths[MEL_FRAMES].tolist()
+
+
+def test_noise_levels_lie_between_nothing_and_noise_alone(recipe: Recipe) -> None:
+    """A denoiser is asked only what a sampler asks."""
+    drawn = case("x", SIGNATURES["denoise"], {**recipe.sizes, **recipe.largest}, seed=0)
+
+    levels = drawn.inputs["noise_level"]
+    assert levels.shape == (recipe.largest[BATCH],)
+    assert 0 <= levels.min() < levels.max() <= 1
 
 
 def test_row_alone_has_its_padding_cut_off(recipe: Recipe) -> None:

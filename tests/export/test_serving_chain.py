@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensorium.contract import TASKS
+from sensorium.contract import STAGES, TASKS
 from sensorium.errors import InvalidInputError
 from sensorium_export.checkpoint import Checkpoint
-from sensorium_export.compare import compare
+from sensorium_export.judgement import Judge, judged
 from sensorium_export.probes import Probe, probes, questions_of
 from sensorium_export.recipe import Recipe
-from sensorium_export.reference import Reference
+from sensorium_export.reference import Reference, ReferenceRun
 from sensorium_export.serving_chain import ServingChain
+from sensorium_export.verify import request_of
 from sensorium_server import settings
 
 
@@ -30,48 +31,69 @@ def inputs(toy: Checkpoint) -> list[Probe]:
     return probes(16, questions_of(toy.path, 16, 16, 512))
 
 
-def request(
-    task: str, *batch: Probe
-) -> dict[str, "np.ndarray[tuple[int, int], np.dtype[np.object_]]"]:
-    """Return a task's inputs for some probes."""
-    values = {
-        "image": [[probe.image] for probe in batch],
-        "question": [[probe.question.encode()] for probe in batch],
-        "text": [[probe.question.encode()] for probe in batch],
-    }
-    return {spec.name: np.array(values[spec.name], object) for spec in TASKS[task].inputs}
+@pytest.fixture(scope="module")
+def expected(toy: Checkpoint, recipe: Recipe, inputs: list[Probe]) -> list[ReferenceRun]:
+    """What PyTorch makes of them."""
+    reference = Reference(toy, recipe)
+    return [reference.run(probe) for probe in inputs]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_tasks_answer_as_pytorch_does(
-    task: str, chain: ServingChain, inputs: list[Probe], toy: Checkpoint, recipe: Recipe
+    task: str,
+    chain: ServingChain,
+    inputs: list[Probe],
+    expected: list[ReferenceRun],
+    recipe: Recipe,
 ) -> None:
     """Bytes in, answer out: the same as the reference's."""
-    reference = Reference(toy, recipe)
-    for probe in inputs:
-        expected = reference.run(probe.image, probe.question).tasks[task]
-        actual = chain.task(task, request(task, probe))
-        for name, array in expected.items():
-            if array.dtype == object:
-                assert actual[name].tolist() == array.tolist()
-            else:
-                assert compare({name: array}, {name: actual[name]}, 1e-4)[0].is_within
+    names = [probe.name for probe in inputs]
+    answers = [chain.task(task, request_of(task, [probe])) for probe in inputs]
+
+    figures = judged(
+        Judge(task, "ONNX", recipe.tolerance), names, [run.tasks[task] for run in expected], answers
+    )
+
+    assert [str(failure) for failure in figures.failures] == []
+    assert figures.equal == len(inputs)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_give_what_pytorch_does(
+    stage: str, chain: ServingChain, expected: list[ReferenceRun], recipe: Recipe
+) -> None:
+    """Each stage on PyTorch's own inputs, all together in one batch."""
+    runs = [run for one in expected for run in one.stages if run.stage == stage]
+    answers = chain.stage(stage, [run.inputs for run in runs])
+
+    figures = judged(
+        Judge(stage, "together", recipe.tolerance),
+        [str(number) for number in range(len(runs))],
+        [run.outputs for run in runs],
+        answers,
+    )
+
+    assert [str(failure) for failure in figures.failures] == []
+    assert figures.different > 1
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_many_items_in_one_request_answer_alike(
-    task: str, chain: ServingChain, inputs: list[Probe]
+    task: str, chain: ServingChain, inputs: list[Probe], recipe: Recipe
 ) -> None:
     """A request may hold several items of unequal lengths."""
-    together = chain.task(task, request(task, *inputs))
+    together = chain.task(task, request_of(task, inputs))
+    rows = [
+        {name: array[row : row + 1] for name, array in together.items()}
+        for row in range(len(inputs))
+    ]
+    alone = [chain.task(task, request_of(task, [probe])) for probe in inputs]
 
-    for row, probe in enumerate(inputs):
-        alone = chain.task(task, request(task, probe))
-        for name, array in alone.items():
-            if array.dtype == object:
-                assert together[name][row].tolist() == array[0].tolist()
-            else:
-                assert np.allclose(together[name][row], array[0], atol=1e-5)
+    figures = judged(
+        Judge(task, "together", recipe.tolerance), [probe.name for probe in inputs], alone, rows
+    )
+
+    assert [str(failure) for failure in figures.failures] == []
 
 
 def test_stages_batch_requests_of_unequal_lengths(chain: ServingChain) -> None:

@@ -232,6 +232,28 @@ def test_bad_parameter(key: str, value: str) -> None:
         stage(**{key: value})
 
 
+def test_present_images_are_marked(picture: Maker) -> None:
+    """Every image that was sent is marked as present."""
+    assert stage()(batch(picture(), picture()))["image_present"].tolist() == [[1], [1]]
+
+
+def test_missing_image_is_zeros(picture: Maker) -> None:
+    """Where the image is empty and the audio is not, there are zeros, marked as absent."""
+    request = batch(b"", picture()) | {"audio": np.array([[b"any"], [b""]], np.object_)}
+
+    outputs = stage()(request)
+
+    assert outputs["image_present"].tolist() == [[0], [1]]
+    assert not outputs["pixel_values"][0].any()
+    assert outputs["pixel_values"][1].any()
+
+
+def test_nothing_at_all_is_refused() -> None:
+    """Without image and audio the image is told to be empty."""
+    with pytest.raises(InvalidInputError, match=r"^image is empty"):
+        stage()(batch(b"") | {"audio": np.array([[b""]], np.object_)})
+
+
 def test_missing_parameter() -> None:
     """A missing parameter is named."""
     with pytest.raises(ConfigurationError, match='lacks the parameter "image_size"'):

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
+from tests.server import toy
 
-from sensorium.contract import TASKS
 from sensorium.errors import ConfigurationError
 from sensorium_server.launch import Server, check_repository, tasks_of
 from sensorium_server.settings import load
@@ -10,7 +10,7 @@ from sensorium_server.settings import load
 
 def test_tasks_are_the_ensembles(toy_repository: Path) -> None:
     """The tasks of a repository are its ensembles, in the contract's order, its own last."""
-    assert tasks_of(toy_repository) == list(TASKS)
+    assert tasks_of(toy_repository) == list(toy.ENSEMBLES)
 
 
 def test_own_ensembles_come_last(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A whole bundle in a second: real stages, real configs, and the graphs of `toy_graph`."""
+"""A whole bundle of texts and pictures in a second: real stages, and the graphs of `toy_graph`."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,12 @@ ENSEMBLES: Mapping[str, list[Step]] = {
         _SEE[1],
         (
             "fusion",
-            {spec.name: spec.name for spec in STAGES["fusion"].inputs},
+            {
+                "text_tokens": "text_tokens",
+                "attention_mask": "attention_mask",
+                "media_tokens": "image_tokens",
+                "media_mask": "image_mask",
+            },
             {"fused_tokens": "fused_tokens"},
         ),
         (
@@ -109,7 +114,7 @@ def tokenizer() -> Tokenizer:
 
 def build(repository: Path) -> Path:
     """Write the whole repository with its manifest; return its path."""
-    for model in (*STAGES, *TASKS):
+    for model in (*BACKENDS, *ENSEMBLES):
         (repository / model / "1").mkdir(parents=True)
         text = _stage_config(model) if model in STAGES else _ensemble_config(model)
         (repository / model / "config.pbtxt").write_text(text)

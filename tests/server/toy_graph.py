@@ -128,18 +128,18 @@ def text_encoder() -> onnx.ModelProto:
 
 
 def fusion() -> onnx.ModelProto:
-    """Add the mean word and the mean image token to each word."""
+    """Add the mean word and the mean media token to each word."""
     return graph(
         STAGES["fusion"],
         [
             *_MASKED_MEAN,
-            ("Cast", ["image_mask"], "seen", {"to": TensorProto.FLOAT}),
+            ("Cast", ["media_mask"], "seen", {"to": TensorProto.FLOAT}),
             ("Unsqueeze", ["seen", "last"], "seen3"),
-            ("Mul", ["image_tokens", "seen3"], "image_masked"),
-            ("ReduceMean", ["image_masked", "middle"], "image", {"keepdims": 1}),
+            ("Mul", ["media_tokens", "seen3"], "media_masked"),
+            ("ReduceMean", ["media_masked", "middle"], "media", {"keepdims": 1}),
             ("Unsqueeze", ["mean", "middle"], "mean3"),
-            ("Add", ["text_tokens", "image"], "with_image"),
-            ("Add", ["with_image", "mean3"], "fused_tokens"),
+            ("Add", ["text_tokens", "media"], "with_media"),
+            ("Add", ["with_media", "mean3"], "fused_tokens"),
         ],
         {"last": _ints(2), "middle": _ints(1)},
     )

@@ -6,7 +6,13 @@ from typing import Literal
 
 from sensorium.errors import ConfigurationError
 
-CHOICES = {"image_encoder": ("cnn", "vit"), "fusion": ("cross_attention", "concat")}
+CHOICES = {
+    "image_encoder": ("cnn", "vit"),
+    "audio_encoder": ("none", "cnn"),
+    "video_encoder": ("none", "tracks"),
+    "image_decoder": ("none", "diffusion"),
+    "fusion": ("cross_attention", "concat"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +21,9 @@ class ModelConfig:
 
     vocabulary: int
     image_encoder: Literal["cnn", "vit"] = "cnn"
+    audio_encoder: Literal["none", "cnn"] = "none"
+    video_encoder: Literal["none", "tracks"] = "none"
+    image_decoder: Literal["none", "diffusion"] = "none"
     fusion: Literal["cross_attention", "concat"] = "cross_attention"
     width: int = 128
     embedding_dim: int = 128
@@ -27,6 +36,13 @@ class ModelConfig:
     image_size: int = 64
     patch_size: int = 8
     objects: int = 8
+    mels: int = 64
+    sounds: int = 12
+    heard_events: int = 10
+    frames: int = 16
+    tracks: int = 8
+    actions: int = 14
+    layout: int = 10
     max_tokens: int = 64
     max_new_tokens: int = 64
 
@@ -34,13 +50,19 @@ class ModelConfig:
         """Check the choices and the head width.
 
         Raises:
-            ConfigurationError: a choice is unknown or `heads` does not divide `width`.
+            ConfigurationError: a choice is unknown or needs another one, or `heads` does not divide
+                `width`.
         """
         for name, allowed in CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
                 raise ConfigurationError(
                     f'config.json: model.{name} = "{value}" is not one of: {", ".join(allowed)}'
                 )
+        if self.video_encoder == "tracks" and self.image_encoder != "cnn":
+            raise ConfigurationError(
+                f'config.json: model.video_encoder = "tracks" needs model.image_encoder = "cnn", '
+                f'it is "{self.image_encoder}"'
+            )
         if self.width % self.heads:
             raise ConfigurationError(
                 f"config.json: model.width = {self.width} is not a multiple of heads = {self.heads}"
@@ -64,11 +86,22 @@ class ModelConfig:
         return (self.image_size // self.patch_size) ** 2 + 1
 
     @property
+    def audio_tokens(self) -> int:
+        """Tokens that the audio encoder gives: events, and one for the whole."""
+        return self.heard_events + 1
+
+    @property
+    def video_tokens(self) -> int:
+        """Tokens that the video encoder gives: tracks, and one for the whole."""
+        return self.tracks + 1
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The contract's fixed axis names and their sizes for this model."""
         names = (
             "width", "embedding_dim", "heads", "head_dim", "kv_layers", "image_size",
-            "image_tokens", "vocabulary",
+            "image_tokens", "vocabulary", "mels", "sounds", "audio_tokens", "frames", "tracks",
+            "actions", "video_tokens", "layout",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 

@@ -1,6 +1,6 @@
-"""Fusions: how text tokens learn what the picture shows.
+"""Fusions: how text tokens learn what the media show.
 
-`ConcatFusion` is concat(T, V)·W; `CrossAttentionFusion` attends from each text token to the image
+`ConcatFusion` is concat(T, V)·W; `CrossAttentionFusion` attends from each text token to the media
 tokens (Lu et al., "ViLBERT", 2019, section 3.1, the text side of its co-attention).
 """
 
@@ -12,25 +12,25 @@ from sensorium_export.models.config import ModelConfig
 
 
 class ConcatFusion(nn.Module):
-    """concat(T, V)·W: every text token beside the mean image token, through one linear map."""
+    """concat(T, V)·W: every text token beside the mean media token, through one linear map."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.linear = nn.Linear(2 * config.width, config.width)
 
     def forward(
-        self, text_tokens: Tensor, attention_mask: Tensor, image_tokens: Tensor, image_mask: Tensor
+        self, text_tokens: Tensor, attention_mask: Tensor, media_tokens: Tensor, media_mask: Tensor
     ) -> Tensor:
         """Return fused_tokens [batch, sequence, width]; arguments as in `CrossAttentionFusion`."""
-        weight = image_mask[..., None].to(image_tokens.dtype)
-        image = (image_tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
-        both = torch.cat([text_tokens, image.expand_as(text_tokens)], dim=-1)
+        weight = media_mask[..., None].to(media_tokens.dtype)
+        media = (media_tokens * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+        both = torch.cat([text_tokens, media.expand_as(text_tokens)], dim=-1)
         fused: Tensor = self.linear(both)
         return fused * attention_mask[..., None].to(fused.dtype)
 
 
 class CrossAttentionFusion(nn.Module):
-    """Layers of self-attention over the text and cross-attention to the picture."""
+    """Layers of self-attention over the text and cross-attention to pictures, sounds or clips."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -41,22 +41,22 @@ class CrossAttentionFusion(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(
-        self, text_tokens: Tensor, attention_mask: Tensor, image_tokens: Tensor, image_mask: Tensor
+        self, text_tokens: Tensor, attention_mask: Tensor, media_tokens: Tensor, media_mask: Tensor
     ) -> Tensor:
-        """Fuse a batch of texts with their pictures.
+        """Fuse a batch of texts with their media.
 
         Args:
             text_tokens: float, [batch, sequence, width].
             attention_mask: int64, [batch, sequence]; 0 marks padding.
-            image_tokens: float, [batch, image_tokens, width].
-            image_mask: int64, [batch, image_tokens]; 0 hides a token.
+            media_tokens: float, [batch, media, width].
+            media_mask: int64, [batch, media]; 0 hides a token.
 
         Returns:
             fused_tokens [batch, sequence, width].
         """
-        self_mask, cross_mask = key_mask(attention_mask), key_mask(image_mask)
+        self_mask, cross_mask = key_mask(attention_mask), key_mask(media_mask)
         x = text_tokens
         for block in self.blocks:
-            x = block(x, image_tokens, self_mask, cross_mask)
+            x = block(x, media_tokens, self_mask, cross_mask)
         out: Tensor = self.norm(x)
         return out

@@ -14,7 +14,9 @@ Parameters in `config.pbtxt`:
 | `resample` | `bicubic`, `bilinear` or `lanczos`, all antialiased | `bicubic` |
 | `mean`, `std` | three numbers each, `0.5,0.5,0.5`, of channels scaled to 0…1 | required |
 
-Input `image` BYTES [n,1], output `pixel_values` FP32 [n,3,image_size,image_size].
+Input `image` BYTES [n,1], outputs `pixel_values` FP32 [n,3,image_size,image_size] and
+`image_present` INT64 [n,1]. With `audio`, an item that is empty gives zeros and is marked absent
+where the audio's is not.
 """
 
 import io
@@ -30,7 +32,7 @@ from sensorium import contract
 from sensorium.errors import InvalidInputError
 from sensorium_server.settings import Settings
 from sensorium_server.stages import Stage, StageConfig, Tensors
-from sensorium_server.stages.item import map_items
+from sensorium_server.stages.item import item, map_items
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """What is read, by Pillow's names; every further decoder is a further risk."""
@@ -58,22 +60,39 @@ def stage(config: StageConfig, settings: Settings) -> Stage:
         RESAMPLE[config.choice("resample", tuple(RESAMPLE), "bicubic")],
         config.choice("crop", CROPS, "squash"),
     )
+    normalise = normaliser(config)
+
+    def preprocess(inputs: Tensors) -> Tensors:
+        images = inputs[contract.IMAGE.name].ravel()
+        pixels = np.zeros((images.size, _CHANNELS, size, size), np.float32)
+        present = np.ones((images.size, 1), np.int64)
+
+        def fill(row: int) -> None:
+            if not images[row] and item(inputs, contract.AUDIO, row):
+                present[row] = 0
+            else:
+                normalise(np.asarray(resize(decode(images[row], settings))), pixels[row])
+
+        map_items(fill, np.arange(images.size))
+        return {contract.PIXEL_VALUES.name: pixels, contract.IMAGE_PRESENT.name: present}
+
+    return preprocess
+
+
+def normaliser(config: StageConfig) -> Callable[[NDArray[np.uint8], NDArray[np.float32]], None]:
+    """Return what writes (x/255 − mean)/std of pixels [..., h, w, channel] to [..., 3, h, w]."""
     mean = np.array(config.numbers("mean"), np.float64)
     std = np.array(config.numbers("std"), np.float64)
     scale = (1 / (255 * std)).astype(np.float32)
     shift = (-mean / std).astype(np.float32)
 
-    def preprocess(inputs: Tensors) -> Tensors:
-        images = inputs[contract.IMAGE.name]
-        pixels = np.empty((images.size, _CHANNELS, size, size), np.float32)
-        small = map_items(lambda data: np.asarray(resize(decode(data, settings))), images)
-        for planes, picture in zip(pixels, small, strict=True):
-            for channel in range(_CHANNELS):
-                np.multiply(picture[..., channel], scale[channel], out=planes[channel])
-                planes[channel] += shift[channel]
-        return {contract.PIXEL_VALUES.name: pixels}
+    def normalise(pixels: NDArray[np.uint8], out: NDArray[np.float32]) -> None:
+        for channel in range(_CHANNELS):
+            plane = out[..., channel, :, :]
+            np.multiply(pixels[..., channel], scale[channel], out=plane)
+            plane += shift[channel]
 
-    return preprocess
+    return normalise
 
 
 def decode(data: bytes, limits: Settings) -> Image.Image:

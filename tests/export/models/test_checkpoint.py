@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sensorium.errors import ConfigurationError
 from sensorium_export import checkpoint
 from sensorium_export.models import ModelConfig, MultimodalModel
+from sensorium_export.testing import toy_checkpoint
 
 
 @pytest.fixture
@@ -31,6 +33,20 @@ def test_loaded_equals_saved(saved: Path) -> None:
     assert not loaded.model.training
     for a, b in zip(loaded.model.parameters(), again.model.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
+    """The video encoder looks with the image encoder's own weights, also after the round trip."""
+    path = toy_checkpoint(tmp_path / "toy", modalities=("video",)).path
+
+    stored = load_file(path / checkpoint.WEIGHTS_FILE)
+    model = checkpoint.load(path).model
+
+    assert not [name for name in stored if name.startswith("video_encoder.image_encoder.")]
+    assert model.video_encoder.image_encoder is model.image_encoder
+    for name, weight in model.state_dict().items():
+        twin = name.removeprefix("video_encoder.") if ".image_encoder." in name else name
+        torch.testing.assert_close(weight, stored[twin])
 
 
 def test_missing_file_is_named(saved: Path) -> None:

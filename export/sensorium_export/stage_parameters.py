@@ -1,0 +1,123 @@
+"""The parameters in each stage's `config.pbtxt`, from the checkpoint's recipe."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from sensorium.contract import INPUT_IDS, MEDIA, MEL_FRAMES, SEQUENCE, STAGES
+from sensorium_export.recipe import MAX_BATCH_SIZE, Recipe
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Parameters = dict[str, str]
+
+DECODER_SLOTS = MAX_BATCH_SIZE
+_LONGEST_MEL = 2048
+"""Frames, 65 s: more than the server lets in by default."""
+
+_ONE_THREAD = {"intra_op_thread_count": "1", "session.intra_op.allow_spinning": "0"}
+
+
+def parameters_of(stage: str, recipe: Recipe) -> Parameters:
+    """Return a stage's parameters; `STAGES` of the contract names the stages."""
+    if stage in _PARAMETERS:
+        return _PARAMETERS[stage](recipe)
+    return _graph_parameters(stage, recipe)
+
+
+def _written(section: "DataclassInstance | None") -> Parameters:
+    """Write a section of the recipe; its fields are named as the stage's parameters are."""
+    if section is None:
+        return {}
+    values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _video_preprocess(recipe: Recipe) -> Parameters:
+    """Return which frames are taken, and how a picture is treated; frames are never cropped."""
+    image = _written(recipe.image)
+    del image["crop"]
+    return image | _written(recipe.video)
+
+
+def _text_preprocess(recipe: Recipe) -> Parameters:
+    return {"max_tokens": str(recipe.text.max_tokens), "pad_id": str(recipe.text.pad_id)}
+
+
+def _event_postprocess(recipe: Recipe) -> Parameters:
+    labels = {
+        "audio_labels": ",".join(recipe.audio_labels),
+        "video_labels": ",".join(recipe.video_labels),
+    }
+    hop_s = {} if recipe.audio is None else {"hop_s": str(recipe.audio.hop_s)}
+    return labels | hop_s | _written(recipe.events)
+
+
+def _text_decoder(recipe: Recipe) -> Parameters:
+    return _graph_parameters("text_decoder", recipe) | {
+        "bos_id": str(recipe.text.bos_id),
+        "eos_id": str(recipe.text.eos_id),
+        "max_new_tokens": str(recipe.text.max_new_tokens),
+        "slots": str(DECODER_SLOTS),
+    }
+
+
+_PARAMETERS: Mapping[str, Callable[[Recipe], Parameters]] = MappingProxyType(
+    {
+        "image_preprocess": lambda recipe: _written(recipe.image),
+        "audio_preprocess": lambda recipe: _written(recipe.audio),
+        "video_preprocess": _video_preprocess,
+        "text_preprocess": _text_preprocess,
+        "media_join": lambda _recipe: {},
+        "text_decoder": _text_decoder,
+        "tag_postprocess": lambda recipe: {"labels": ",".join(recipe.audio_labels)},
+        "action_postprocess": lambda recipe: {"labels": ",".join(recipe.video_labels)},
+        "event_postprocess": _event_postprocess,
+    }
+)
+
+
+def _graph_parameters(stage: str, recipe: Recipe) -> Parameters:
+    """Return threads, and the lengths to which inputs may be padded so that they share a run."""
+    axes = {axis for spec in STAGES[stage].inputs for axis in spec.shape}
+    lengths = {
+        SEQUENCE: _doublings(recipe.text.max_tokens),
+        MEL_FRAMES: _with_halves(_LONGEST_MEL),
+        MEDIA: _media_lengths(recipe),
+    }
+    buckets = {
+        f"buckets.{axis}": ",".join(map(str, values))
+        for axis, values in lengths.items()
+        if axis in axes
+    }
+    padding = {f"pad_value.{INPUT_IDS.name}": str(recipe.text.pad_id)}
+    return _ONE_THREAD | buckets | (padding if stage == "text_encoder" else {})
+
+
+def _doublings(longest: int) -> list[int]:
+    """Return powers of two from eight on, and the longest."""
+    return [*(2**power for power in range(3, 20) if 2**power < longest), longest]
+
+
+def _with_halves(longest: int) -> list[int]:
+    """Return powers of two, and what lies halfway between them: a third is padding at most."""
+    powers = [2**power for power in range(4, 20) if 2**power < longest]
+    return [*(length for power in powers for length in (power, power * 3 // 2)), longest]
+
+
+def _media_lengths(recipe: Recipe) -> list[int]:
+    """Return how many tokens the media of a question can have."""
+    image, audio, video = (recipe.sizes[f"{kind}_tokens"] for kind in ("image", "audio", "video"))
+    lengths = {
+        "visual_question_answering": image,
+        "audio_question_answering": audio,
+        "audio_visual_question_answering": image + audio,
+        "video_question_answering": video + audio,
+    }
+    return sorted({length for task, length in lengths.items() if task in recipe.tasks})

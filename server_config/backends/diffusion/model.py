@@ -1,0 +1,3 @@
+from sensorium_server.diffusion_backend import TritonPythonModel
+
+__all__ = ["TritonPythonModel"]

@@ -1,0 +1,238 @@
+"""The backend `diffusion`: pictures from texts, step by step.
+
+A model directory holds `condition.onnx` and `denoise.onnx` (see `contract.DIFFUSION_GRAPHS`).
+Parameters in `config.pbtxt`:
+
+| key | meaning | default |
+|---|---|---|
+| `max_steps` | the most sampling steps of one request | `100` |
+| `max_guidance_scale` | the strongest guidance | `20` |
+| `intra_op_thread_count` | threads of one run | `1` |
+
+Inputs `text_tokens` FP32 [n,sequence,width], `attention_mask` INT64 [n,sequence], `seed` and
+`steps` INT64 [n,1], `guidance_scale` FP32 [n,1]; output `image` BYTES [n,1], PNG files.
+
+Each row is drawn on its own, from its own seed, so a picture does not depend on what else the
+server draws. Hence batching gains nothing: requests of one batch are answered one by one, each as
+soon as its pictures are done, and the way to draw more at once is more instances.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sensorium import contract
+from sensorium.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidInputError,
+    ServerError,
+)
+from sensorium_server.diffusion import Array, Conditions, noise, pixels, sample
+from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.stages import StageConfig, Tensors
+from sensorium_server.triton import (
+    Instance,
+    Request,
+    Response,
+    cancelled_check,
+    failure,
+    response,
+    tensors_of,
+)
+
+MAX_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one request may ask for."""
+
+    steps: int
+    guidance_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How one picture is to be drawn."""
+
+    seed: int
+    steps: int
+    guidance_scale: float
+
+    def check(self, limits: Limits) -> None:
+        """Refuse what cannot be drawn or costs too much.
+
+        Raises:
+            InvalidInputError: a value is out of its limits; the message names them.
+        """
+        if self.seed < 0:
+            raise InvalidInputError(
+                f"seed = {self.seed} is negative. Send a seed from 0 to {MAX_SEED}."
+            )
+        if not 1 <= self.steps <= limits.steps:
+            raise InvalidInputError(
+                f"steps = {self.steps} is not from 1 to {limits.steps}. More steps than 50 hardly "
+                f"change the picture; send a number within the limits."
+            )
+        # NaN is within no limits.
+        if not 0 <= self.guidance_scale <= limits.guidance_scale:
+            raise InvalidInputError(
+                f"guidance_scale = {self.guidance_scale:g} is not from 0 to "
+                f"{limits.guidance_scale:g}. Send 1 to follow the text, more to follow it closely."
+            )
+
+
+class Sampler:
+    """One loaded model: from a request's tensors to its pictures."""
+
+    def __init__(self, condition: OnnxGraph, denoise: OnnxGraph, limits: Limits) -> None:
+        self._condition_graph = condition
+        self._denoise_graph = denoise
+        self._limits = limits
+        *_, width = condition.inputs[contract.TEXT_TOKENS.name]
+        self._shape = tuple(map(_fixed, denoise.inputs[contract.NOISY.name][1:]))
+        nothing = np.zeros((1, 1, _fixed(width)), np.float32)
+        self._unconditional = self._condition(nothing, np.zeros((1, 1), np.int64))
+
+    def __call__(self, request: Tensors, stopped: Callable[[], bool] = lambda: False) -> Tensors:
+        """Draw a picture for each row.
+
+        Args:
+            request: The contract's inputs of `image_decoder`.
+            stopped: Asked before each step whether anybody still waits.
+
+        Raises:
+            InvalidInputError: a value is out of its limits.
+            DeadlineExceededError: `stopped` said so.
+            ServerError: the model put out numbers that are none.
+        """
+        tokens = request[contract.TEXT_TOKENS.name]
+        mask = request[contract.ATTENTION_MASK.name]
+        if mask.shape != tokens.shape[:2]:
+            raise InvalidInputError(
+                f"attention_mask has the shape {list(mask.shape)}, text_tokens "
+                f"{list(tokens.shape)}. Send one mask element per text token."
+            )
+        wishes = _wishes(request)
+        for wish in wishes:
+            wish.check(self._limits)
+        drawn = [
+            [self._draw(tokens[row : row + 1], mask[row : row + 1], wish, stopped)]
+            for row, wish in enumerate(wishes)
+        ]
+        return {contract.IMAGE.name: np.array(drawn, np.object_)}
+
+    def _draw(
+        self, tokens: Array, mask: NDArray[np.int64], wish: Wish, stopped: Callable[[], bool]
+    ) -> bytes:
+        def check() -> None:
+            if stopped():
+                raise DeadlineExceededError("the deadline passed while the picture was drawn")
+
+        # Without the padding, which would change the order of sums and with it the last bits.
+        length = max(int(mask.sum()), 1)
+        text = self._condition(tokens[:, :length], mask[:, :length])
+        drawn = sample(
+            self._denoise,
+            noise(wish.seed, (1, *self._shape)),
+            Conditions(text, self._unconditional),
+            steps=wish.steps,
+            guidance_scale=wish.guidance_scale,
+            before_step=check,
+        )
+        if not np.isfinite(drawn).all():
+            raise ServerError("the image decoder put out NaN or infinity; see its text_tokens")
+        return png(pixels(drawn)[0])
+
+    def _condition(self, tokens: Array, mask: NDArray[np.int64]) -> Array:
+        (output,) = contract.DIFFUSION_GRAPHS["condition"].outputs
+        inputs: dict[str, NDArray[Any]] = {
+            contract.TEXT_TOKENS.name: tokens,
+            contract.ATTENTION_MASK.name: mask,
+        }
+        return self._condition_graph.run([output.name], inputs)[output.name]
+
+    def _denoise(self, *arrays: Array) -> Array:
+        signature = contract.DIFFUSION_GRAPHS["denoise"]
+        (output,) = signature.outputs
+        names = [tensor.name for tensor in signature.inputs]
+        inputs = dict(zip(names, arrays, strict=True))
+        return self._denoise_graph.run([output.name], inputs)[output.name]
+
+
+def sampler_from(config: StageConfig, *, on_gpu: bool = False) -> Sampler:
+    """Load a model directory's two graphs; for Triton, and for running in this process."""
+    threads = config.integer("intra_op_thread_count", 1)
+    limits = Limits(
+        config.integer("max_steps", 100),
+        config.numbers("max_guidance_scale")[0]
+        if "max_guidance_scale" in config.parameters
+        else 20,
+    )
+    return Sampler(
+        OnnxGraph(config.directory / "condition.onnx", threads=threads, on_gpu=on_gpu),
+        OnnxGraph(config.directory / "denoise.onnx", threads=threads, on_gpu=on_gpu),
+        limits,
+    )
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """Return a picture [side, side, 3] as the bytes of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def _wishes(request: Tensors) -> list[Wish]:
+    names = (contract.SEED.name, contract.STEPS.name, contract.GUIDANCE_SCALE.name)
+    columns = (request[name].ravel().tolist() for name in names)
+    return [Wish(*row) for row in zip(*columns, strict=True)]
+
+
+def _fixed(axis: int | str | None) -> int:
+    if not isinstance(axis, int):
+        raise ConfigurationError(
+            f"the graphs of the image decoder leave the axis {axis!r} open; it must be a number. "
+            f"Export the bundle again."
+        )
+    return axis
+
+
+class TritonPythonModel:
+    """What Triton calls for every model with `backend: "diffusion"`."""
+
+    _sampler: Sampler
+    _inputs: tuple[str, ...]
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
+        """Leave the config as it is written."""
+        return auto_complete_model_config
+
+    def initialize(self, args: Mapping[str, str]) -> None:
+        """Load the graphs; the unconditional layout is computed here and warms one of them up."""
+        instance = Instance.from_args(args)
+        self._inputs = instance.inputs
+        self._sampler = sampler_from(instance.config, on_gpu=instance.on_gpu)
+
+    def execute(self, requests: Sequence[Request]) -> None:
+        """Answer the requests one after the other."""
+        import triton_python_backend_utils as pb  # noqa: PLC0415 - see sensorium_server.triton
+
+        for request in requests:
+            request.get_response_sender().send(
+                self._answer(request), flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            )
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            tensors = tensors_of(request, self._inputs)
+            return response(self._sampler(tensors, cancelled_check(request)), request)
+        except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
+            return failure(error, request)
