@@ -19,14 +19,14 @@ lint: $(VENV)/.dev ## check style and format (fix with: .venv/bin/ruff check --f
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-type: $(VENV)/.dev ## check types of code, tests and benchmarks
+type: $(VENV)/.dev ## check types of code, tests, benchmarks and examples
 	$(BIN)/mypy client/sensorium server_config/sensorium_server export/sensorium_export \
-	  training/sensorium_training tests benchmarks
+	  training/sensorium_training tests benchmarks examples
 
 bench: $(VENV)/.dev ## measure served against raw ONNX Runtime; writes benchmarks/results
 	$(BIN)/python benchmarks/serving_efficiency.py
 
-train: $(VENV)/.dev ## train the default bundle from nothing (about an hour on two cores), then evaluate it
+train: $(VENV)/.dev ## train the default bundle from nothing (about two hours on two cores), then evaluate it
 	$(BIN)/python -m sensorium_training.train
 	$(BIN)/python -m sensorium_training.card
 

@@ -20,7 +20,15 @@ ORDER = list(PACKAGES)
 SOURCES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 ALL_PYTHON = sorted(
     path
-    for folder in ("client", "server_config", "export", "training", "tests", "benchmarks")
+    for folder in (
+        "client",
+        "server_config",
+        "export",
+        "training",
+        "tests",
+        "benchmarks",
+        "examples",
+    )
     for path in (ROOT / folder).rglob("*.py")
 )
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "shared"}
@@ -36,6 +44,7 @@ HEAVY = {
     "grpc",
     "rich",
     "typer",
+    "matplotlib",
 }
 
 

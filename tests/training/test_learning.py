@@ -11,6 +11,7 @@ import torch
 from sensorium_export.models import ModelConfig, MultimodalModel
 from sensorium_training import dataset, journal, tokenizer
 from sensorium_training.curve import draw
+from sensorium_training.entities import AUDIO, IMAGE, VIDEO
 from sensorium_training.evaluate import (
     Answered,
     about_held_out,
@@ -20,13 +21,20 @@ from sensorium_training.evaluate import (
     see,
 )
 from sensorium_training.examples import Words
+from sensorium_training.hearing import hear
 from sensorium_training.labels import labels_from_scenes
-from sensorium_training.language import LanguagePlan, LanguageTask, look, train_language
+from sensorium_training.language import JOINT, LanguagePlan, LanguageTask, look, train_language
 from sensorium_training.losses import info_nce, next_token_loss
-from sensorium_training.vision import VisionPlan, cnn_of, train_vision
+from sensorium_training.material import Material
+from sensorium_training.train import grown, model_config
+from sensorium_training.vision import VisionPlan, cnn_of, learned_by_vision, train_vision
+from sensorium_training.watching import watch
 from sensorium_training.workers import Worker
+from sensorium_training.world.caption import caption
+from sensorium_training.world.motion import draw_clip
 from sensorium_training.world.question import Question
-from sensorium_training.world.scene import Scene, Thing
+from sensorium_training.world.scene import Scene, Thing, draw_scene
+from sensorium_training.world.sound import draw_sounds
 
 
 def test_next_token_loss_ignores_padding() -> None:
@@ -104,19 +112,71 @@ def test_both_stages_learn(cache: Path) -> None:
     train_vision(
         worker, encoder, pictures, labels, plan=VisionPlan(steps=100, batch=32), journal_path=path
     )
-    seen = look(encoder, pictures)
-    plan = LanguagePlan(steps=100, images=16, questions_per_image=4, captions=8, pairs=32)
+    material = {IMAGE: Material.of(IMAGE, scenes, look(encoder, pictures), encoder.encode)}
+    plan = LanguagePlan(
+        steps=100, questions={IMAGE: 64}, captions={IMAGE: 8}, rows=16, pairs=32, save_every=50
+    )
     saved: list[int] = []
-    task = LanguageTask(model, Words(ids), scenes, labels, seen, plan)
-    train_language(worker, task, path, lambda: saved.append(1))
+    task = LanguageTask(model, Words(ids), material, plan)
+    log = journal.Journal(path, "language", 1)
+    train_language(worker, task, log, learned_by_vision(encoder), lambda: saved.append(1))
 
     reports = journal.read(path)
     vision, language = ([r for r in reports if r["stage"] == s] for s in ("vision", "language"))
-    for stage, name in ((vision, "loss"), (language, "caption_loss"), (language, "retrieval_loss")):
+    for stage, name in (
+        (vision, "loss"),
+        (language, "image_caption_loss"),
+        (language, "retrieval_loss"),
+    ):
         assert float(stage[-1][name]) < float(stage[0][name])
     assert float(vision[-1]["color"]) > 0.5
+    assert saved == [1, 1]
     draw(reports, cache / "curve.png")
     assert (cache / "curve.png").stat().st_size > 10_000
+
+
+def test_everything_is_learned_together() -> None:
+    """One step gives gradients to fusion, decoder and each modality's encoder, and reports all."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    ids = tokenizer.vocabulary()
+    model = MultimodalModel(model_config())
+    image, audio, video = cnn_of(model), model.audio_encoder, model.video_encoder
+    noise = rng.integers(0, 256, (8, 16, 64, 64, 3), np.uint8)
+    mels = rng.standard_normal((8, 20, 64)).astype(np.float16)
+
+    def heard(described: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return audio.encode(described, mean, torch.ones(len(described), dtype=torch.int64))
+
+    worlds = [draw(rng) for draw in (draw_scene, draw_clip, draw_sounds) for _ in range(8)]
+    material = {
+        IMAGE: Material.of(IMAGE, worlds[:8], look(image, noise[:, 0]), image.encode),
+        VIDEO: Material.of(VIDEO, worlds[8:16], watch(video, noise), video.encode),
+        AUDIO: Material.of(AUDIO, worlds[16:], hear(audio, mels), heard),  # type: ignore[arg-type]
+    }
+    counts = {IMAGE: 6, AUDIO: 6, VIDEO: 6, JOINT: 6}
+    plan = LanguagePlan(questions=counts, captions={IMAGE: 2, VIDEO: 2}, rows=4, pairs=8)
+    task = LanguageTask(model, Words(ids), material, plan)
+
+    report = task.backward(dict.fromkeys(material, np.arange(8)), rng, retrieve=True)
+
+    assert {f"{kind}_loss" for kind in counts} | {"retrieval_loss"} <= report.keys()
+    for part in (model.fusion, model.text_decoder, image, audio, video):
+        gradient = part.get_parameter("norm.weight").grad
+        assert gradient is not None
+        assert float(gradient.abs().sum()) > 0
+
+
+def test_a_larger_vocabulary_keeps_what_was_learned() -> None:
+    """Weights of a smaller vocabulary fill the first rows; the new words keep their own."""
+    small, large = (
+        MultimodalModel(ModelConfig(vocabulary=size, width=16, heads=2)) for size in (10, 13)
+    )
+    weights = grown(dict(small.state_dict()), large)["text_encoder.embed.weight"]
+
+    assert torch.equal(weights[:10], small.text_encoder.embed.weight)
+    assert torch.equal(weights[10:], large.text_encoder.embed.weight[10:])
 
 
 def test_generation_stops_and_scores_within_bounds() -> None:
@@ -136,7 +196,9 @@ def test_untrained_retrieval_is_near_chance(cache: Path) -> None:
     model = MultimodalModel(ModelConfig(vocabulary=len(ids), width=16, heads=2)).eval()
     pictures = dataset.pixels("test", 1000, 64, cache)
 
-    report = retrieving(model, Words(ids), see(model, "test", np.concatenate([pictures, pictures])))
+    report = retrieving(
+        model, Words(ids), see(model, "test", np.concatenate([pictures, pictures])), caption
+    )
 
     assert set(report) >= {"text_to_image_r1", "image_to_text_r10"}
     assert report["text_to_image_r1"] < 5

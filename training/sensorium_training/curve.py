@@ -14,22 +14,30 @@ Report = dict[str, float | str]
 _STAGES = {
     "vision": ("shape", "color", "size", "texture"),
     "language": ("answer_loss", "caption_loss", "retrieval_loss"),
+    "hearing": ("activity_loss", "onset_loss", "duration_s"),
+    "watching": ("action_loss", "span_s", "ends_px"),
+    "everything": ("image_loss", "audio_loss", "video_loss", "joint_loss", "retrieval_loss"),
+    "drawing": ("picture_loss",),
 }
+_COLUMNS = 3
 
 
 def draw(reports: Sequence[Report], path: Path) -> None:
-    """Draw one panel a stage: accuracies of the dense labels, then the losses of each task."""
-    figure, panels = plt.subplots(1, len(_STAGES), figsize=(11, 3.8), layout="constrained")
-    for axes, (stage, names) in zip(panels, _STAGES.items(), strict=True):
+    """Draw one panel a stage: accuracies of vision's labels, the losses of all others."""
+    rows = -(-len(_STAGES) // _COLUMNS)
+    figure, panels = plt.subplots(rows, _COLUMNS, figsize=(12, 3.4 * rows), layout="constrained")
+    for axes, (stage, names) in zip(panels.flat, _STAGES.items(), strict=True):
         of_stage = [report for report in reports if report["stage"] == stage]
         for name in names:
             _line(axes, of_stage, name)
         axes.set(
-            title=stage, xlabel="core-minutes", ylabel="loss" if stage == "language" else "accuracy"
+            title=stage, xlabel="core-minutes", ylabel="accuracy" if stage == "vision" else "loss"
         )
         axes.grid(alpha=0.3)
-        axes.legend()
-    panels[1].set_yscale("log")
+        if axes.has_data():
+            axes.legend()
+        if stage != "vision":
+            axes.set_yscale("log")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

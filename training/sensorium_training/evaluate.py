@@ -3,10 +3,10 @@
 Pictures are judged from their JPEG bytes through the server's own preprocessing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import sacrebleu
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sensorium_export.models import MultimodalModel
 from sensorium_training.dataset import pixels, scenes
+from sensorium_training.entities import IMAGE
 from sensorium_training.examples import Words
 from sensorium_training.tokenizer import BOS_ID, EOS_ID
 from sensorium_training.vision import pixel_values
@@ -26,6 +27,8 @@ from sensorium_training.world.scene import HELD_OUT_PAIRS, Scene
 GALLERY = 1000
 _BATCH = 250
 _RECALL_AT = (1, 5, 10)
+
+World = TypeVar("World")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +46,17 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the image encoder gave for a split's first pictures."""
+class Seen(Generic[World]):
+    """What an encoder gave for a split's first pictures, recordings or clips."""
 
-    scenes: list[Scene]
+    worlds: list[World]
     tokens: Tensor
     mask: Tensor
     embedding: Tensor
 
 
 @torch.no_grad()
-def see(model: MultimodalModel, split: str, pictures: NDArray[np.uint8]) -> Seen:
+def see(model: MultimodalModel, split: str, pictures: NDArray[np.uint8]) -> Seen[Scene]:
     """Encode the pictures of `split`."""
     parts = [
         model.image_encoder(pixel_values(pictures[i : i + _BATCH]))
@@ -91,9 +94,13 @@ def generate(
 
 @torch.no_grad()
 def answer(
-    model: MultimodalModel, words: Words, seen: Seen, asked: Sequence[tuple[int, Question]]
+    model: MultimodalModel,
+    words: Words,
+    media: tuple[Tensor, Tensor],
+    asked: Sequence[tuple[int, Question]],
 ) -> list[Answered]:
-    """Answer questions, each about the picture of its index."""
+    """Answer questions, each about the row of its index in the tokens and mask of `media`."""
+    all_tokens, all_masks = media
     names = {index: word for word, index in words.ids.items()}
     done: list[Answered] = []
     for start in range(0, len(asked), _BATCH):
@@ -101,7 +108,7 @@ def answer(
         which = torch.tensor([i for i, _ in part])
         input_ids, mask = words.texts([q.words for _, q in part])
         fused = model.fusion(
-            model.text_encoder.tokens(input_ids, mask), mask, seen.tokens[which], seen.mask[which]
+            model.text_encoder.tokens(input_ids, mask), mask, all_tokens[which], all_masks[which]
         )
         ids, scores = generate(model, fused, mask, 6)
         done += [
@@ -111,19 +118,22 @@ def answer(
     return done
 
 
-def questions(seen: Seen, kind: str, seed: int) -> list[tuple[int, Question]]:
+def questions(scenes_of: Sequence[Scene], kind: str, seed: int) -> list[tuple[int, Question]]:
     """Return one question of `kind` about every picture that allows one."""
     rng = np.random.default_rng([seed, list(KINDS).index(kind)])
-    asked = [(i, ask(rng, scene, kind)) for i, scene in enumerate(seen.scenes)]
+    asked = [(i, ask(rng, scene, kind)) for i, scene in enumerate(scenes_of)]
     return [(i, question) for i, question in asked if question is not None]
 
 
-def answering(model: MultimodalModel, words: Words, seen: Seen) -> dict[str, list[Answered]]:
+def answering(model: MultimodalModel, words: Words, seen: Seen[Scene]) -> dict[str, list[Answered]]:
     """Answer every kind of question about every picture."""
-    return {kind: answer(model, words, seen, questions(seen, kind, 99)) for kind in KINDS}
+    media = seen.tokens, seen.mask
+    return {kind: answer(model, words, media, questions(seen.worlds, kind, 99)) for kind in KINDS}
 
 
-def captioning(model: MultimodalModel, words: Words, seen: Seen) -> dict[str, float]:
+def captioning(
+    model: MultimodalModel, words: Words, seen: Seen[World], say: Callable[[World], list[str]]
+) -> dict[str, float]:
     """Return BLEU-4 (Papineni et al., 2002) and the share of exact captions, in percent."""
     names = {index: word for word, index in words.ids.items()}
     written: list[str] = []
@@ -131,20 +141,32 @@ def captioning(model: MultimodalModel, words: Words, seen: Seen) -> dict[str, fl
         part = slice(start, start + _BATCH)
         ids, _ = generate(model, seen.tokens[part], seen.mask[part], model.config.max_new_tokens)
         written += [" ".join(names[i] for i in row) for row in ids]
-    truth = [" ".join(caption(scene)) for scene in seen.scenes]
+    truth = [" ".join(say(world)) for world in seen.worlds]
     bleu = sacrebleu.corpus_bleu(written, [truth], tokenize="none", force=True).score
     exact = np.mean([a == b for a, b in zip(written, truth, strict=True)])
     return {"bleu4": round(bleu, 2), "exact": percent(exact)}
 
 
 @torch.no_grad()
-def retrieving(model: MultimodalModel, words: Words, seen: Seen) -> dict[str, float]:
-    """Return recall@k both ways in a gallery of `GALLERY` pictures with captions all different."""
+def retrieving(
+    model: MultimodalModel,
+    words: Words,
+    seen: Seen[World],
+    say: Callable[[World], list[str]],
+    modality: str = IMAGE,
+) -> dict[str, float]:
+    """Return recall@k both ways in a gallery of `GALLERY` worlds with captions all different.
+
+    Raises:
+        ValueError: fewer than `GALLERY` captions are different.
+    """
     chosen: dict[str, int] = {}
-    for i, scene in enumerate(seen.scenes):
-        chosen.setdefault(" ".join(caption(scene)), i)
+    for i, world in enumerate(seen.worlds):
+        chosen.setdefault(" ".join(say(world)), i)
     indices = list(chosen.values())[:GALLERY]
-    texts = [caption(seen.scenes[i]) for i in indices]
+    if len(indices) < GALLERY:
+        raise ValueError(f"{len(indices)} different captions; the gallery needs {GALLERY}")
+    texts = [say(seen.worlds[i]) for i in indices]
     vectors = torch.cat(
         [
             model.text_encoder(*words.texts(texts[i : i + _BATCH]))[1]
@@ -153,7 +175,10 @@ def retrieving(model: MultimodalModel, words: Words, seen: Seen) -> dict[str, fl
     )
     similarity = vectors @ seen.embedding[indices].T
     report = {}
-    for name, scores in (("text_to_image", similarity), ("image_to_text", similarity.T)):
+    for name, scores in (
+        (f"text_to_{modality}", similarity),
+        (f"{modality}_to_text", similarity.T),
+    ):
         rank = (scores > scores.diagonal()[:, None]).sum(1)
         for k in _RECALL_AT:
             report[f"{name}_r{k}"] = percent((rank < k).float().mean())
@@ -208,8 +233,8 @@ def evaluate(
             kind: percent(np.mean([a.right for a in done])) for kind, done in answered.items()
         },
         "calibration_error": calibration_error(every),
-        "captions": captioning(model, words, seen),
-        "retrieval": retrieving(model, words, seen),
+        "captions": captioning(model, words, seen, caption),
+        "retrieval": retrieving(model, words, seen, caption),
     }
     if held_out:
         new = see(model, "held_out_pairs", pixels("held_out_pairs", count, size, cache))
@@ -220,9 +245,11 @@ def evaluate(
     return report
 
 
-def _held_out(model: MultimodalModel, words: Words, seen: Seen) -> dict[str, list[Answered]]:
+def _held_out(model: MultimodalModel, words: Words, seen: Seen[Scene]) -> dict[str, list[Answered]]:
     results = {}
     for kind in ("color", "shape", "size", "texture", "where"):
-        asked = [(i, q) for i, q in questions(seen, kind, 98) if about_held_out(q, seen.scenes[i])]
-        results[kind] = answer(model, words, seen, asked)
+        asked = [
+            (i, q) for i, q in questions(seen.worlds, kind, 98) if about_held_out(q, seen.worlds[i])
+        ]
+        results[kind] = answer(model, words, (seen.tokens, seen.mask), asked)
     return results

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sensorium_training.entities import IMAGE, MODALITIES
 from sensorium_training.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from sensorium_training.world.question import UNKNOWN_ANSWER, Question
 from sensorium_training.world.scene import MAX_OBJECTS
@@ -37,7 +38,8 @@ class QuestionBatch:
         mask: int64, [batch, sequence].
         targets: the answers.
         nouns: int64, [nouns, 2], question and word of each noun.
-        matched: bool, [nouns, things].
+        about: int64, [nouns], the index in `MODALITIES` of what the noun is about.
+        matched: bool, [nouns, entities].
         relations: int64, [relations, 2], question and word of each relation.
         difference: float, [relations, 2].
     """
@@ -46,6 +48,7 @@ class QuestionBatch:
     mask: Tensor
     targets: Targets
     nouns: Tensor
+    about: Tensor
     matched: Tensor
     relations: Tensor
     difference: Tensor
@@ -71,19 +74,25 @@ class Words:
         input_ids = pad([self.encode(words) for words in texts])
         return input_ids, (input_ids != PAD_ID).long()
 
-    def questions(self, questions: Sequence[Question]) -> QuestionBatch:
-        """Return `questions` as tensors."""
+    def questions(self, questions: Sequence[Question], modality: str = IMAGE) -> QuestionBatch:
+        """Return `questions` as tensors; nouns that do not say it are about `modality`."""
         input_ids, mask = self.texts([question.words for question in questions])
         nouns = [(i, at, m) for i, q in enumerate(questions) for at, m in q.nouns]
         matched = np.zeros((len(nouns), MAX_OBJECTS), bool)
         for row, (_, _, things) in enumerate(nouns):
             matched[row, things] = True
+        about = [
+            MODALITIES.index(name)
+            for question in questions
+            for name in question.about or [modality] * len(question.nouns)
+        ]
         relations = [(i, *q.relation) for i, q in enumerate(questions) if q.relation]
         return QuestionBatch(
             input_ids,
             mask,
             self.targets([answer_words(q.answer) for q in questions]),
             torch.tensor([n[:2] for n in nouns], dtype=torch.int64).reshape(-1, 2),
+            torch.tensor(about, dtype=torch.int64),
             torch.from_numpy(matched),
             torch.tensor([r[:2] for r in relations], dtype=torch.int64).reshape(-1, 2),
             torch.tensor([r[2:] for r in relations], dtype=torch.float32).reshape(-1, 2),

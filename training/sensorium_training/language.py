@@ -1,12 +1,12 @@
-"""Stage two: questions, captions and retrieval, over object tokens that stage one can see.
+"""Language: questions, captions and retrieval over what the fixed networks see.
 
-The image network is fixed here and its strongest cells are computed once for every picture, so a
-step costs no convolutions: millions of questions fit into an hour of two cores.
+The image, sound and video networks are fixed here and their slots are computed once for every
+input, so a step costs no convolutions: millions of questions fit into an hour of two cores.
+Every step mixes all modalities, since a stage without one of them forgets it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,31 +19,74 @@ from sensorium_export.models.attention import key_mask
 from sensorium_export.models.cnn import CnnImageEncoder
 from sensorium_export.models.fusion import CrossAttentionFusion
 from sensorium_training.dataset import batches
-from sensorium_training.examples import Words
+from sensorium_training.entities import AUDIO, IMAGE, MODALITIES, VIDEO
+from sensorium_training.examples import QuestionBatch, Words
 from sensorium_training.journal import Journal
-from sensorium_training.labels import SceneLabels
-from sensorium_training.losses import Grounding, info_nce, next_token_loss
-from sensorium_training.vision import cnn_of, learned_by_vision, pixel_values
+from sensorium_training.losses import Comparing, Grounding, info_nce, next_token_loss
+from sensorium_training.material import (
+    CAPTION,
+    SEARCH_TEXT,
+    Drawn,
+    Material,
+    Posed,
+    joined,
+)
+from sensorium_training.vision import pixel_values
 from sensorium_training.workers import Worker
-from sensorium_training.world.caption import caption, search_text
-from sensorium_training.world.question import Question, ask_any
-from sensorium_training.world.scene import Scene
+from sensorium_training.world.clip_question import ask_any_clip
+from sensorium_training.world.joint_question import ask_any_joint
+from sensorium_training.world.question import ask_any
+from sensorium_training.world.sound_question import ask_any_sound
+
+JOINT = "joint"
+"""Questions about a picture and a recording together."""
+
+_MISSING_SHARE = 0.12
+"""How often a question about two media lacks one of them."""
+
+_FEW = 4
+"""A search text for every so many worlds."""
 
 
 @dataclass(frozen=True, slots=True)
 class LanguagePlan:
-    """How long, how fast and on how much of each task stage two learns; counts are a step's."""
+    """How long, how fast and on how much of each task language learns; counts are a step's.
+
+    Attributes:
+        steps: updates of each worker.
+        questions: about each modality, and about a picture and a recording together.
+        captions: of pictures and of clips.
+        rows: worlds of each modality that are asked about.
+        pairs: worlds of each modality that are retrieved, every `retrieve_every` steps.
+        chunk: questions that go through the network together.
+        learning_rate: at its peak.
+        weight_decay: of AdamW.
+        retrieve_every: steps.
+        save_every: steps.
+    """
 
     steps: int = 2700
-    images: int = 64
-    questions_per_image: int = 6
-    chunk: int = 128
-    captions: int = 24
+    questions: dict[str, int] = field(default_factory=lambda: {IMAGE: 384})
+    captions: dict[str, int] = field(default_factory=lambda: {IMAGE: 24})
+    rows: int = 64
     pairs: int = 128
-    retrieve_every: int = 2
+    chunk: int = 128
     learning_rate: float = 1.2e-3
     weight_decay: float = 0.02
+    retrieve_every: int = 2
     save_every: int = 500
+
+
+ALL_MODALITIES = LanguagePlan(
+    steps=2400,
+    questions={IMAGE: 112, AUDIO: 112, VIDEO: 144, JOINT: 64},
+    captions={IMAGE: 10, VIDEO: 24},
+    rows=48,
+    pairs=80,
+    learning_rate=8e-4,
+    save_every=200,
+)
+"""The second course: sounds, clips and pictures together, from what pictures alone have taught."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,136 +120,191 @@ def look(encoder: CnnImageEncoder, pictures: NDArray[np.uint8], batch: int = 250
 
 @dataclass
 class LanguageTask:
-    """The model, its training-only heads and the data: everything a step needs."""
+    """The model, its training-only heads and the material: everything a step needs."""
 
     model: MultimodalModel
     words: Words
-    scenes: list[Scene]
-    labels: SceneLabels
-    seen: SeenPictures
+    material: dict[str, Material]
     plan: LanguagePlan
-    encoder: CnnImageEncoder = field(init=False)
     fusion: CrossAttentionFusion = field(init=False)
-    grounding: Grounding = field(init=False)
+    heads: nn.ModuleDict = field(init=False)
     log_scale: nn.Parameter = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the training-only parts.
 
         Raises:
-            TypeError: the model's encoder is not a CNN or its fusion is not cross-attention.
+            TypeError: the model's fusion is not cross-attention.
         """
-        self.encoder = cnn_of(self.model)
         if not isinstance(self.model.fusion, CrossAttentionFusion):
-            raise TypeError("stage two trains the cross-attention fusion only")
+            raise TypeError("language trains the cross-attention fusion only")
         self.fusion = self.model.fusion
-        self.grounding = Grounding(self.model.config.width)
+        width = self.model.config.width
+        self.heads = nn.ModuleDict({name: Grounding(width, name) for name in self.material})
+        self.heads["relation"] = Comparing(width)
         self.log_scale = nn.Parameter(torch.tensor(2.6))
 
+    def pose(self, rng: np.random.Generator, drawn: dict[str, Drawn], kind: str) -> Posed:
+        """Ask one question of `kind`: a modality, or `JOINT`."""
+        rows = self.plan.rows
+        row, other = (int(i) for i in rng.integers(rows, size=2))
+        if kind == IMAGE:
+            return Posed(ask_any(rng, drawn[IMAGE].world(row)), {IMAGE: row})
+        if kind == AUDIO:
+            return Posed(ask_any_sound(rng, drawn[AUDIO].world(row)), {AUDIO: row})
+        if kind == VIDEO:
+            clip = drawn[VIDEO].world(row)
+            if rng.random() < 0.5:  # noqa: PLR2004 - half of the clips are silent
+                return Posed(ask_any_clip(rng, replace(clip, sounds=None)), {VIDEO: row})
+            clip = replace(clip, sounds=drawn[AUDIO].world(other))
+            return Posed(ask_any_clip(rng, clip), {VIDEO: row, AUDIO: other})
+        media = {IMAGE: row, AUDIO: other}
+        if rng.random() < _MISSING_SHARE:
+            del media[(IMAGE, AUDIO)[int(rng.integers(2))]]
+        scene, sounds = (
+            drawn[name].world(media[name]) if name in media else None for name in (IMAGE, AUDIO)
+        )
+        return Posed(ask_any_joint(rng, scene, sounds), media)
+
     def question_loss(
-        self, questions: list[Question], index: Tensor, tokens: Tensor, mask: Tensor
+        self, posed: list[Posed], kind: str, drawn: dict[str, Drawn], leaves: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of answering and of grounding; `tokens` are each question's picture's."""
-        batch = self.words.questions(questions)
+        """Return the loss of answering and of grounding."""
+        modality = IMAGE if kind == JOINT else kind
+        batch = self.words.questions([one.question for one in posed], modality)
+        media = {name: (leaves[name], drawn[name].mask) for name in drawn}
+        tokens, mask = joined(posed, media)
         hidden = self.model.text_encoder.tokens(batch.input_ids, batch.mask)
         self_mask, cross_mask = key_mask(batch.mask), key_mask(mask)
         for block in self.fusion.blocks[:-1]:
             hidden = block(hidden, tokens, self_mask, cross_mask)
-        nouns = hidden[batch.nouns[:, 0], batch.nouns[:, 1]]
+        grounding = self.grounding_loss(batch, hidden, posed, drawn)
         fused = self.fusion.norm(self.fusion.blocks[-1](hidden, tokens, self_mask, cross_mask))
         logits = self.model.text_decoder(batch.targets.inputs, fused, batch.mask)
         answer = next_token_loss(logits, batch.targets.outputs)
-        labels = self.labels[index[batch.nouns[:, 0]]]
-        loss = answer + 0.5 * self.grounding.noun_loss(nouns, batch.matched, labels)
+        loss = answer + 0.5 * grounding
         if len(batch.relations):
             compared = fused[batch.relations[:, 0], batch.relations[:, 1]]
-            loss = loss + 0.5 * self.grounding.relation_loss(compared, batch.difference)
+            loss = loss + 0.5 * self.heads["relation"](compared, batch.difference)
         right = (logits[:, 0].argmax(-1) == batch.targets.outputs[:, 0]).float().mean()
-        return loss, {"answer_loss": float(answer.detach()), "first_word": float(right)}
+        return loss, {f"{kind}_loss": float(answer.detach()), f"{kind}_first_word": float(right)}
 
-    def caption_loss(self, scenes: list[Scene], tokens: Tensor, mask: Tensor) -> Tensor:
-        """Return the loss of captioning."""
-        targets = self.words.targets([caption(scene) for scene in scenes])
-        logits = self.model.text_decoder(targets.inputs, tokens, mask)
+    def grounding_loss(
+        self, batch: QuestionBatch, hidden: Tensor, posed: list[Posed], drawn: dict[str, Drawn]
+    ) -> Tensor:
+        """Return how badly nouns tell what they refer to, over all modalities."""
+        loss = hidden.new_zeros(())
+        for number, name in enumerate(MODALITIES):
+            chosen = (batch.about == number).nonzero()[:, 0]
+            rows = torch.tensor(
+                [posed[q].rows.get(name, -1) for q in batch.nouns[chosen, 0].tolist()],
+                dtype=torch.int64,
+            )
+            chosen, rows = chosen[rows >= 0], rows[rows >= 0]
+            if not len(chosen):
+                continue
+            nouns = hidden[batch.nouns[chosen, 0], batch.nouns[chosen, 1]]
+            known = drawn[name].material.entities[drawn[name].index[rows]]
+            share = len(chosen) / len(batch.about)
+            loss = loss + share * self.heads[name](nouns, batch.matched[chosen], known)
+        return loss
+
+    def caption_loss(self, drawn: Drawn, count: int) -> Tensor:
+        """Return the loss of captioning the first `count` worlds."""
+        say = CAPTION[drawn.material.modality]
+        targets = self.words.targets([say(world) for world in drawn.worlds(count)])
+        logits = self.model.text_decoder(targets.inputs, drawn.tokens[:count], drawn.mask[:count])
         return next_token_loss(logits, targets.outputs)
 
-    def retrieval_loss(
-        self, scenes: list[Scene], embedding: Tensor, rng: np.random.Generator
-    ) -> Tensor:
-        """Return InfoNCE of full captions and of search texts against the pictures."""
-        full = [caption(scene) for scene in scenes]
-        loss = self._pair_loss(full, embedding, torch.eye(len(scenes), dtype=torch.bool))
-        texts = [search_text(rng, scene) for scene in scenes[: len(scenes) // 4]]
-        true = torch.tensor([[text.describes(scene) for scene in scenes] for text in texts])
-        return loss + 0.5 * self._pair_loss([text.words for text in texts], embedding, true)
+    def retrieval_loss(self, drawn: list[Drawn], rng: np.random.Generator) -> Tensor:
+        """Return InfoNCE: full captions in one space with all modalities, search texts in each."""
+        full = [CAPTION[one.material.modality](world) for one in drawn for world in one.worlds()]
+        embedding = torch.cat([one.embedding for one in drawn])
+        same = torch.tensor([[a == b for b in full] for a in full])
+        loss = self._pair_loss(full, embedding, same)
+        for one in drawn:
+            worlds, search_text = one.worlds(), SEARCH_TEXT[one.material.modality]
+            texts = [search_text(rng, world) for world in worlds[: len(worlds) // _FEW]]
+            true = torch.tensor([[text.describes(world) for world in worlds] for text in texts])
+            said = [text.words for text in texts]
+            loss = loss + 0.5 / len(drawn) * self._pair_loss(said, one.embedding, true)
+        return loss
 
     def _pair_loss(self, texts: list[list[str]], embedding: Tensor, positive: Tensor) -> Tensor:
         _, vectors = self.model.text_encoder(*self.words.texts(texts))
         return info_nce(vectors, embedding, positive, self.log_scale)
 
     def backward(
-        self, index: NDArray[np.int64], rng: np.random.Generator, *, retrieve: bool
+        self, index: dict[str, NDArray[np.int64]], rng: np.random.Generator, *, retrieve: bool
     ) -> dict[str, float]:
-        """Accumulate the gradients of one step over the pictures `index`; return what to report.
+        """Accumulate the gradients of one step over the worlds `index`; return what to report.
 
-        Only with `retrieve` are all of the pictures used; the other tasks need fewer.
+        Only with `retrieve` are all of the worlds used; the other tasks need fewer.
         """
-        plan, report = self.plan, {}
-        index = index if retrieve else index[: plan.images]
-        rows = torch.from_numpy(index)
-        tokens, mask, embedding = self.encoder.encode(*self.seen[rows])
-        scenes = [self.scenes[i] for i in index]
-        few = slice(plan.captions)
-        loss = captions = self.caption_loss(scenes[few], tokens[few], mask[few])
+        plan = self.plan
+        count = plan.pairs if retrieve else plan.rows
+        drawn = {
+            name: Drawn.from_index(material, index[name][:count])
+            for name, material in self.material.items()
+        }
+        captions = {n: self.caption_loss(drawn[n], k) for n, k in plan.captions.items()}
+        report = {f"{name}_caption_loss": float(c.detach()) for name, c in captions.items()}
+        loss = torch.stack(list(captions.values())).sum()
         if retrieve:
-            retrieval = self.retrieval_loss(scenes, embedding, rng)
+            retrieval = self.retrieval_loss(list(drawn.values()), rng)
             report["retrieval_loss"] = float(retrieval.detach())
-            loss = captions + 2 * retrieval
+            loss = loss + 2 * retrieval
         torch.autograd.backward(loss, retain_graph=True)
-        asked = [
-            (ask_any(rng, scenes[i]), i)
-            for i in range(plan.images)
-            for _ in range(plan.questions_per_image)
-        ]
-        asked.sort(key=lambda pair: len(pair[0].words))
-        leaf = tokens.detach().requires_grad_()
-        for start in range(0, len(asked), plan.chunk):
-            part = asked[start : start + plan.chunk]
-            which = torch.tensor([i for _, i in part])
-            loss, answers = self.question_loss(
-                [q for q, _ in part], rows[which], leaf[which], mask[which]
-            )
-            torch.autograd.backward(loss * len(part) / len(asked) * 2)
-        torch.autograd.backward(tokens, leaf.grad)
-        return report | answers | {"caption_loss": float(captions.detach())}
+        leaves = {name: d.tokens.detach().requires_grad_() for name, d in drawn.items()}
+        total = sum(plan.questions.values())
+        for kind, asked in plan.questions.items():
+            posed = [self.pose(rng, drawn, kind) for _ in range(asked)]
+            posed.sort(key=lambda one: len(one.question.words))
+            for start in range(0, asked, plan.chunk):
+                part = posed[start : start + plan.chunk]
+                loss, answers = self.question_loss(part, kind, drawn, leaves)
+                torch.autograd.backward(loss * len(part) / total * 2)
+                report |= answers
+        for name, leaf in leaves.items():
+            if leaf.grad is not None:
+                torch.autograd.backward(drawn[name].tokens, leaf.grad)
+        return report
+
+
+def _orders(task: LanguageTask, rng: np.random.Generator) -> dict[str, Iterator[NDArray[np.int64]]]:
+    return {
+        name: batches(len(material.worlds), task.plan.pairs, rng)
+        for name, material in task.material.items()
+    }
 
 
 def train_language(
     worker: Worker,
     task: LanguageTask,
-    journal_path: Path,
+    journal: Journal,
+    fixed: nn.Module,
     save: Callable[[], None],
 ) -> None:
-    """Train all but the image network in place; the leading worker calls `save` now and then."""
+    """Train all but the `fixed` networks in place; the leading worker calls `save` now and then."""
     model, plan = task.model, task.plan
-    learner = nn.ModuleList([model, task.grounding, nn.ParameterList([task.log_scale])])
-    fixed = {id(p) for part in learned_by_vision(task.encoder) for p in part.parameters()}
-    parameters = [p for p in learner.parameters() if id(p) not in fixed]
+    learner = nn.ModuleList([model, task.heads, nn.ParameterList([task.log_scale])])
+    untouched = {id(parameter) for parameter in fixed.parameters()}
+    parameters = [p for p in learner.parameters() if id(p) not in untouched]
     model.train()
-    task.encoder.network.eval()
+    fixed.eval()
     optimizer = torch.optim.AdamW(
         parameters, plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.98)
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, plan.learning_rate, plan.steps, pct_start=0.08
     )
-    journal = Journal(journal_path, "language", worker.count)
     rng = np.random.default_rng([11, worker.rank])
-    order = batches(len(task.scenes), plan.pairs, rng)
+    orders = _orders(task, rng)
     with Progress(disable=not worker.leads) as progress:
-        for step in progress.track(range(1, plan.steps + 1), description="language"):
+        for step in progress.track(range(1, plan.steps + 1), description=journal.stage):
             optimizer.zero_grad()
-            report = task.backward(next(order), rng, retrieve=step % plan.retrieve_every == 0)
+            index = {name: next(order) for name, order in orders.items()}
+            report = task.backward(index, rng, retrieve=step % plan.retrieve_every == 0)
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()

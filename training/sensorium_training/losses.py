@@ -1,12 +1,10 @@
-"""The losses of stage two: answers, captions, retrieval and what nouns and relations refer to."""
+"""The losses of language: answers, captions, retrieval and what nouns and relations refer to."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sensorium_training.labels import ATTRIBUTES, SceneLabels
+from sensorium_training.entities import ATTRIBUTES, PLACES, Entities
 from sensorium_training.tokenizer import PAD_ID
-from sensorium_training.vision import CLASSES
 from sensorium_training.world.scene import MAX_OBJECTS
 
 
@@ -41,47 +39,53 @@ def info_nce(queries: Tensor, keys: Tensor, positive: Tensor, log_scale: Tensor)
 
 
 class Grounding(nn.Module):
-    """Heads that make each noun say what it refers to and each relation word what it compares.
+    """Heads that make each noun of one modality say what it refers to.
 
     Without them questions about two things stay at chance for long; they are thrown away after.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, modality: str) -> None:
         super().__init__()
-        self.noun_norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width)
         self.count = nn.Linear(width, MAX_OBJECTS + 1)
-        self.position = nn.Linear(width, 2)
+        self.place = nn.Linear(width, PLACES[modality])
         self.attributes = nn.ModuleDict(
-            {name: nn.Linear(width, len(classes)) for name, classes in CLASSES.items()}
+            {name: nn.Linear(width, len(names)) for name, names in ATTRIBUTES[modality].items()}
         )
-        self.difference = nn.Linear(width, 2)
 
-    def noun_loss(self, tokens: Tensor, matched: Tensor, labels: SceneLabels) -> Tensor:
+    def forward(self, tokens: Tensor, matched: Tensor, known: Entities) -> Tensor:
         """Return how badly nouns tell the count, and if it is one, the thing they refer to.
 
         Args:
             tokens: float, [nouns, width].
-            matched: bool, [nouns, things].
-            labels: of each noun's scene.
+            matched: bool, [nouns, entities].
+            known: the entities of each noun's world.
         """
-        tokens = self.noun_norm(tokens)
+        tokens = self.norm(tokens)
         count = matched.sum(1)
         loss = F.cross_entropy(self.count(tokens), count)
         single = count == 1
         if not single.any():
             return loss
-        thing = matched[single].float().argmax(1)
-        rows = torch.arange(len(thing))
-        chosen = labels[single.nonzero()[:, 0]]
+        rows = single.nonzero()[:, 0]
+        entity = matched[single].float().argmax(1)
         tokens = tokens[single]
-        place = chosen.position[rows, thing]
-        loss = loss + 4 * (self.position(tokens) - place).abs().mean()
-        for i, name in enumerate(ATTRIBUTES):
-            truth = chosen.attributes[rows, thing, i]
-            loss = loss + 0.5 * F.cross_entropy(self.attributes[name](tokens), truth)
+        place = known.places[rows, entity]
+        loss = loss + 2 * place.shape[-1] * (self.place(tokens) - place).abs().mean()
+        for i, head in enumerate(self.attributes.values()):
+            truth = known.attributes[rows, entity, i]
+            loss = loss + 0.5 * F.cross_entropy(head(tokens), truth)
         return loss
 
-    def relation_loss(self, tokens: Tensor, difference: Tensor) -> Tensor:
-        """Return how badly comparing words [n, width] tell the difference [n, 2] they are about."""
+
+class Comparing(nn.Module):
+    """A head that makes each comparing word tell the difference it is about."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.difference = nn.Linear(width, 2)
+
+    def forward(self, tokens: Tensor, difference: Tensor) -> Tensor:
+        """Return how badly comparing words [n, width] tell the difference [n, 2]."""
         error: Tensor = (self.difference(tokens) - difference).abs().mean()
         return 4 * error

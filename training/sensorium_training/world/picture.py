@@ -28,20 +28,40 @@ _TEXTURE_PERIOD = 0.068
 _TEXTURE_SHADE = 0.4
 _RIM = 0.045
 _MARGIN = 1.35
+MAX_NOISE = 6
+"""Greatest standard deviation of the noise, of 255."""
 
 
 def render(scene: Scene, rng: np.random.Generator, size: int = PICTURE_SIZE) -> NDArray[np.uint8]:
     """Draw `scene` as uint8 [size, size, 3] RGB; `rng` gives colour jitter, light and noise."""
-    canvas = np.empty((size, size, 3), np.float32)
-    canvas[:] = BACKGROUND_RGB[scene.background] + rng.normal(0, 4, 3)
-    canvas += np.linspace(-1, 1, size, dtype=np.float32)[:, None, None] * rng.normal(0, 5)
+    canvas = backdrop(scene.background, rng, size)
     for thing in scene.things:
-        _paint(canvas, thing, rng)
-    canvas += rng.normal(0, rng.uniform(0, 6), (size, size, 1)).astype(np.float32)
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+        paint(canvas, thing, ink(thing, rng))
+    return developed(canvas, rng, rng.uniform(0, MAX_NOISE))
 
 
-def _paint(canvas: Array, thing: Thing, rng: np.random.Generator) -> None:
+def backdrop(background: int, rng: np.random.Generator, size: int) -> Array:
+    """Return an empty canvas, float [size, size, 3], in a shade and light drawn from `rng`."""
+    canvas = np.empty((size, size, 3), np.float32)
+    canvas[:] = BACKGROUND_RGB[background] + rng.normal(0, 4, 3)
+    canvas += np.linspace(-1, 1, size, dtype=np.float32)[:, None, None] * rng.normal(0, 5)
+    return canvas
+
+
+def ink(thing: Thing, rng: np.random.Generator) -> Array:
+    """Return the thing's colour in a shade drawn from `rng`, float [3]."""
+    shade: Array = COLOR_RGB[thing.color] + rng.normal(0, 7, 3).astype(np.float32)
+    return shade
+
+
+def developed(canvas: Array, rng: np.random.Generator, noise: float) -> NDArray[np.uint8]:
+    """Return the canvas as a picture with noise of this standard deviation."""
+    grain = rng.normal(0, noise, (*canvas.shape[:2], 1)).astype(np.float32)
+    return np.clip(canvas + grain + 0.5, 0, 255).astype(np.uint8)
+
+
+def paint(canvas: Array, thing: Thing, shade: Array, opacity: float = 1.0) -> None:
+    """Paint a thing onto the canvas."""
     size = canvas.shape[0]
     reach = thing.radius * _MARGIN
     left, top = (max(0, int((c - reach) * size)) for c in (thing.x, thing.y))
@@ -52,11 +72,10 @@ def _paint(canvas: Array, thing: Thing, rng: np.random.Generator) -> None:
     u = cos * x[None, :] + sin * y[:, None]
     v = cos * y[:, None] - sin * x[None, :]
     distance = _DISTANCES[thing.shape](u, v)
-    alpha = np.clip(0.5 - distance * thing.radius * size, 0, 1)[..., None]
-    ink = COLOR_RGB[thing.color] + rng.normal(0, 7, 3).astype(np.float32)
-    shade = np.where(distance < -_RIM, _texture(thing, u, v, size), 1)[..., None]
+    alpha = opacity * np.clip(0.5 - distance * thing.radius * size, 0, 1)[..., None]
+    darkening = np.where(distance < -_RIM, _texture(thing, u, v, size), 1)[..., None]
     patch = canvas[top:bottom, left:right]
-    patch += alpha * (ink * shade - patch)
+    patch += alpha * (shade * darkening - patch)
 
 
 def _texture(thing: Thing, u: Array, v: Array, size: int) -> Array:

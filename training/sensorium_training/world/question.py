@@ -45,7 +45,8 @@ class Question:
         answer: words with spaces between.
         nouns: for each noun, its index in `words` and the things it matches.
         relation: index of the comparing word and the difference it is about: (x, y) of the two
-            things, or (count difference / 5, 0).
+            things, (count difference / 5, 0) or (difference of the starts / 4 s, 0).
+        about: for each noun, what its matches are of: the image, the audio or the video.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Question:
     answer: str = ""
     nouns: list[tuple[int, list[int]]] = field(default_factory=list)
     relation: tuple[int, float, float] | None = None
+    about: list[str] = field(default_factory=list)
 
     def say(self, words: str) -> "Question":
         """Append plain words."""
@@ -64,7 +66,14 @@ class Question:
     ) -> "Question":
         """Append a noun phrase."""
         words, noun = words_from_filter(rng, wanted, plural=plural)
-        self.nouns.append((len(self.words) + noun, matches(scene, wanted)))
+        return self.mention(words, noun, matches(scene, wanted))
+
+    def mention(
+        self, words: list[str], noun: int, matched: list[int], about: str = "image"
+    ) -> "Question":
+        """Append `words` whose noun, at index `noun`, refers to the `matched` of `about`."""
+        self.nouns.append((len(self.words) + noun, matched))
+        self.about.append(about)
         self.words += words
         return self
 
@@ -155,8 +164,7 @@ def _extreme(rng: Rng, scene: Scene) -> Question | None:
     name = pick(rng, ASKABLE)
     question = Question("extreme", answer=VALUES[name][getattr(scene.things[index], name)])
     question.say(f"what {_color_word(rng, name)} is the {word}")
-    question.nouns.append((len(question.words), [index]))
-    return question.say(pick(rng, ("object", "thing")))
+    return question.mention([pick(rng, ("object", "thing"))], 0, [index])
 
 
 def _group(rng: Rng, scene: Scene) -> Filter:
@@ -262,6 +270,11 @@ def _unknown(rng: Rng, scene: Scene) -> Question | None:
     base = None
     while base is None:
         base = KINDS[pick(rng, ANSWERABLE)](rng, scene)
+    return garbled(rng, base, form)
+
+
+def garbled(rng: Rng, base: Question, form: float, kind: str = "unknown") -> Question | None:
+    """Return `base` with foreign nouns, cut or shuffled, as `form` in [0.3, 1) says."""
     words = list(base.words)
     if form < 0.6:  # noqa: PLR2004
         for at, _ in base.nouns or [(len(words) - 1, [])]:
@@ -276,7 +289,7 @@ def _unknown(rng: Rng, scene: Scene) -> Question | None:
         if len(words) < 6:  # noqa: PLR2004 - a short question shuffled may still be one
             return None
         words = [words[i] for i in rng.permutation(len(words))]
-    return Question("unknown", words, UNKNOWN_ANSWER)
+    return Question(kind, words, UNKNOWN_ANSWER)
 
 
 FOREIGN_WORD = "[UNK]"

@@ -28,7 +28,7 @@ HELD_OUT_PAIRS = frozenset(
 RADIUS_RANGES = ((0.098, 0.112), (0.140, 0.152))
 _JITTER = 0.04
 _GAP = 0.012
-_MAX_TILT_RAD = np.deg2rad(14)
+MAX_TILT_RAD = np.deg2rad(14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def draw_scene(rng: np.random.Generator, *, held_out: bool = False) -> Scene:
     """Draw a scene; with `held_out`, at least one thing is a held-out pair, else none is."""
     count = int(rng.integers(1, MAX_OBJECTS + 1))
     zones = np.sort(rng.choice(len(ZONES), size=count, replace=False))
-    kinds = [_draw_kind(rng, held_out=held_out and i == 0) for i in range(count)]
+    kinds = [draw_kind(rng, held_out=held_out and i == 0) for i in range(count)]
     rng.shuffle(kinds)
     sizes = rng.integers(len(SIZES), size=count)
     radii = np.array([rng.uniform(*RADIUS_RANGES[s]) for s in sizes])
@@ -78,14 +78,15 @@ def draw_scene(rng: np.random.Generator, *, held_out: bool = False) -> Scene:
             x=float(centers[i, 0]),
             y=float(centers[i, 1]),
             radius=float(radii[i]),
-            tilt_rad=float(rng.uniform(-_MAX_TILT_RAD, _MAX_TILT_RAD)),
+            tilt_rad=float(rng.uniform(-MAX_TILT_RAD, MAX_TILT_RAD)),
         )
         for i in range(count)
     )
     return Scene(int(rng.integers(len(BACKGROUNDS))), things)
 
 
-def _draw_kind(rng: np.random.Generator, *, held_out: bool) -> tuple[int, int]:
+def draw_kind(rng: np.random.Generator, *, held_out: bool) -> tuple[int, int]:
+    """Draw a colour and a shape: a held-out pair if `held_out`, else none of them."""
     if held_out:
         pairs = sorted(HELD_OUT_PAIRS)
         color, shape = pairs[int(rng.integers(len(pairs)))]
