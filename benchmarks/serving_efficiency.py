@@ -1,6 +1,6 @@
 """How much of ONNX Runtime's speed is left when a model is served.
 
-In one run and in alternating rounds: the served task from JPEG bytes over gRPC, against plain ONNX
+In one run and in alternating rounds: the served task from file bytes over gRPC, against plain ONNX
 Runtime on the same graphs. See README.md beside this file for what each figure means.
 """
 
@@ -65,7 +65,7 @@ def main(
         int | None, typer.Option(help="Serve the encoders with that queue delay.")
     ] = None,
 ) -> None:
-    """Compare a served task, from JPEG bytes over gRPC, with plain ONNX Runtime on its graphs."""
+    """Compare a served task, from file bytes over gRPC, with plain ONNX Runtime on its graphs."""
     names = tuple(bundles or (("tiny",) if quick else DEFAULT_BUNDLES))
     if unknown := [name for name in names if name not in RECIPES]:
         raise typer.BadParameter(f"{', '.join(unknown)} is not one of {', '.join(RECIPES)}")

@@ -2,7 +2,7 @@
 
 In the order in which a measurement meets them:
 
-- `pictures`, `bundles`: what is served, and what is sent to it.
+- `inputs`, `sources`, `bundles`: what is sent, where it comes from, and what is served.
 - `repository`: what the configs of a bundle say.
 - `job`: one measurement in a process of its own, described by values that fit in JSON.
 - `load`: such a process that sends requests; `raw`: one that runs the graphs without a server.

@@ -8,22 +8,30 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from harness.pictures import Inputs, photo_inputs, playroom_inputs
-from harness.repository import config_of, write_config
+from harness.inputs import Inputs, Sources
+from harness.repository import config_of, graph_models, write_config
+from harness.sources import PHOTOS, PLAYROOM
 from sensorium_export import checkpoint
 from sensorium_export.bundle import export_bundle
 from sensorium_export.models import ModelConfig, MultimodalModel
 from sensorium_training import tokenizer
+from sensorium_training.recordings import RECIPE
+from sensorium_training.world.motion import ACTIONS
+from sensorium_training.world.sound import SOUNDS
 
-_ENCODERS = ("image_encoder", "text_encoder", "fusion")
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+_TINY_TASKS = (
+    "image_embedding", "visual_question_answering", "event_detection", "text_to_image",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +44,16 @@ class Bundle:
     tasks: tuple[str, ...]
     repository: Path
     inputs: Path
+    """A directory with a file for each task."""
+
+    def inputs_of(self, task: str) -> Path:
+        """Return the file of a task's inputs."""
+        return self.inputs / f"{task}.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What the benchmark changes in the encoders' `config.pbtxt`; None leaves it as written."""
+    """What the benchmark changes in the `config.pbtxt` of encoders and fusion; None: nothing."""
 
     threads: int | None = None
     instances: int | None = None
@@ -54,21 +67,17 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """How a bundle with random weights is made."""
+    """The tasks to measure with their inputs, and how a bundle with random weights is made."""
 
-    tasks: tuple[str, ...]
-    inputs: Callable[[], Inputs]
+    tasks: Mapping[str, Sources]
     model: dict[str, object]
     center_crop: bool = False
 
 
 RECIPES: dict[str, _Recipe] = {
-    "playroom": _Recipe(
-        ("image_embedding", "visual_question_answering", "image_captioning"), playroom_inputs, {}
-    ),
+    "playroom": _Recipe(PLAYROOM, {}),
     "vit-b-32": _Recipe(
-        ("image_embedding",),
-        photo_inputs,
+        PHOTOS,
         {
             "image_encoder": "vit", "image_size": 224, "patch_size": 32, "image_layers": 12,
             "width": 768, "heads": 12, "feedforward": 3072, "embedding_dim": 512,
@@ -77,12 +86,11 @@ RECIPES: dict[str, _Recipe] = {
         center_crop=True,
     ),
     "tiny": _Recipe(
-        ("image_embedding", "visual_question_answering"),
-        playroom_inputs,
+        {task: PLAYROOM[task] for task in _TINY_TASKS},
         {
-            "image_encoder": "vit", "image_size": 32, "patch_size": 8, "image_layers": 1,
-            "width": 32, "feedforward": 64, "embedding_dim": 16, "text_layers": 1,
-            "fusion": "concat", "decoder_layers": 1, "max_new_tokens": 4,
+            "audio_encoder": "cnn", "video_encoder": "tracks", "image_decoder": "diffusion",
+            "image_size": 32, "width": 32, "feedforward": 64, "embedding_dim": 16,
+            "text_layers": 1, "fusion": "concat", "decoder_layers": 1, "max_new_tokens": 4,
         },
     ),
 }  # fmt: skip
@@ -99,10 +107,11 @@ def bundle(name: str, repository: Path | None, cache: Path) -> Bundle:
     """
     recipe = RECIPES[name]
     inputs = cache / f"{name}-inputs"
-    if not inputs.is_dir():
-        _whole(inputs, recipe.inputs().save)
+    for task, sources in recipe.tasks.items():
+        if not (path := inputs / f"{task}.json").is_file():
+            Inputs.made(task, sources).save(path)
     weights = "random" if repository is None else "trained"
-    return Bundle(name, weights, recipe.tasks, repository or _random(name, cache), inputs)
+    return Bundle(name, weights, tuple(recipe.tasks), repository or _random(name, cache), inputs)
 
 
 def tuned(made: Bundle, tuning: Tuning, scratch: Path) -> Bundle:
@@ -111,7 +120,7 @@ def tuned(made: Bundle, tuning: Tuning, scratch: Path) -> Bundle:
         return made
     repository = scratch / made.name
     shutil.copytree(made.repository, repository, copy_function=os.link)
-    for model in _ENCODERS:
+    for model in graph_models(repository):
         config = config_of(repository, model)
         if tuning.threads is not None:
             config.parameters["intra_op_thread_count"].string_value = str(tuning.threads)
@@ -145,6 +154,7 @@ def _random(name: str, cache: Path) -> Path:
 
 
 def _checkpoint_config(name: str, model: ModelConfig) -> dict[str, object]:
+    """Return a checkpoint's config; what is said of encoders that it lacks is not read."""
     crop = RECIPES[name].center_crop
     return {
         "name": name,
@@ -156,6 +166,10 @@ def _checkpoint_config(name: str, model: ModelConfig) -> dict[str, object]:
             "std": list(_CLIP_STD if crop else (0.5, 0.5, 0.5)),
             "crop": "center_crop" if crop else "squash",
         },
+        "audio_preprocess": asdict(RECIPE) | {"noise_reduction": "none"},
+        "audio_labels": SOUNDS,
+        "video_preprocess": {"frames": model.frames, "sampling": "uniform"},
+        "video_labels": ACTIONS,
         "text": {
             "max_tokens": model.max_tokens,
             "pad_id": tokenizer.PAD_ID,

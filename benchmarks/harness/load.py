@@ -7,16 +7,18 @@ messages are serialised once, and answers stay the bytes that came. An error end
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import InferResult, service_pb2
 
 from harness import window
+from harness.inputs import Inputs
 from harness.job import LoadJob, serve
-from harness.pictures import Inputs
 from harness.probe import processor_seconds
 from sensorium import contract
 
@@ -44,21 +46,37 @@ class Calls:
             self.begins.append(begin)
 
 
-def messages(task: str, inputs: Inputs) -> list[bytes]:
-    """Return a serialised request for each picture, as any KServe v2 client would send it."""
-    signature = contract.TASKS[task]
+def messages(inputs: Inputs) -> list[bytes]:
+    """Return the serialised requests, as any KServe v2 client would send them."""
+    signature = contract.TASKS[inputs.task]
     made = []
-    for image, question in zip(inputs.images, inputs.questions, strict=True):
-        values = {contract.IMAGE.name: image, contract.QUESTION.name: question.encode()}
-        request = service_pb2.ModelInferRequest(model_name=task)
+    for tensors in inputs.batches(1):
+        request = service_pb2.ModelInferRequest(model_name=inputs.task)
         for spec in signature.inputs:
-            request.inputs.add(name=spec.name, datatype=spec.dtype, shape=[1, *spec.shape])
-            data = values[spec.name]
-            request.raw_input_contents.append(len(data).to_bytes(4, "little") + data)
+            array = tensors[spec.name]
+            request.inputs.add(name=spec.name, datatype=spec.dtype, shape=array.shape)
+            if array.dtype == np.object_:
+                data = array.item()
+                request.raw_input_contents.append(len(data).to_bytes(4, "little") + data)
+            else:
+                request.raw_input_contents.append(array.tobytes())
         for spec in signature.outputs:
             request.outputs.add(name=spec.name)
         made.append(request.SerializeToString())
     return made
+
+
+def answers_to(address: str, sent: Sequence[bytes]) -> list[dict[str, NDArray[Any]]]:
+    """Return the outputs of requests, one after the other."""
+    with grpc.insecure_channel(address, options=_UNLIMITED) as channel:
+        send = channel.unary_unary(
+            _METHOD, response_deserializer=service_pb2.ModelInferResponse.FromString
+        )
+        answers = [InferResult(send(message)) for message in sent]
+    return [
+        {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+        for answer in answers
+    ]
 
 
 def measure(values: dict[str, Any], ready: Callable[[], None]) -> dict[str, Any]:
@@ -67,7 +85,7 @@ def measure(values: dict[str, Any], ready: Callable[[], None]) -> dict[str, Any]
 
 
 async def _measure(job: LoadJob, ready: Callable[[], None]) -> dict[str, Any]:
-    endless = itertools.cycle(messages(job.task, Inputs.load(Path(job.inputs))))
+    endless = itertools.cycle(messages(Inputs.load(job.task, Path(job.inputs))))
     async with grpc.aio.insecure_channel(job.address, options=_UNLIMITED) as channel:
         send: Send = channel.unary_unary(_METHOD)
         await send(next(endless))

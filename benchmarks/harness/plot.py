@@ -1,5 +1,6 @@
 """Results as a picture: throughput beside its baselines, and latency by concurrency."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from harness.rounds import ALL_CORES, RAW, RAW_WITH_PREPROCESSING
 
+_COLUMNS = 5
 _BLUE, _GREY = "#1f6feb", "#57606a"
 _LINES = {RAW: "-", RAW_WITH_PREPROCESSING: "--", ALL_CORES: ":"}
 _WORDS = {
@@ -20,27 +22,34 @@ _WORDS = {
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:
-    """Draw a run as a PNG: a column for each task."""
+    """Draw a run as a PNG: throughput over latency for each task, a few tasks side by side."""
     tasks = [
         (f"{bundle['name']}\n{name}", task)
         for bundle in results["bundles"]
         for name, task in bundle["tasks"].items()
     ]
-    figure = Figure(figsize=(3.4 * len(tasks) + 0.6, 6.4), layout="constrained")
-    axes = figure.subplots(2, len(tasks), squeeze=False)
-    for column, (title, task) in enumerate(tasks):
-        axes[0, column].set_title(title, fontsize=10)
-        _throughput(axes[0, column], task)
-        _latency(axes[1, column], task)
-    axes[0, 0].set_ylabel("items per second")
-    axes[1, 0].set_ylabel("latency, ms")
+    columns = min(_COLUMNS, len(tasks))
+    bands = math.ceil(len(tasks) / columns)
+    figure = Figure(figsize=(3.4 * columns + 0.6, 6.0 * bands + 0.4), layout="constrained")
+    axes = figure.subplots(2 * bands, columns, squeeze=False)
+    for number, (title, task) in enumerate(tasks):
+        band, column = divmod(number, columns)
+        above, below = axes[2 * band : 2 * band + 2, column]
+        above.set_title(title, fontsize=10)
+        _throughput(above, task)
+        _latency(below, task)
+        if column == 0:
+            above.set_ylabel("requests per second")
+            below.set_ylabel("latency, ms")
+    for unused in axes[-2:, (len(tasks) - 1) % columns + 1 :].ravel():
+        unused.set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     more, names = axes[1, 0].get_legend_handles_labels()
     figure.legend(
         handles + more,
         labels + names,
         loc="outside lower center",
-        ncols=min(4, len(tasks) + 1),
+        ncols=min(4, columns + 1),
         frameon=False,
         fontsize=9,
     )
@@ -56,7 +65,7 @@ def _throughput(axes: Axes, task: Mapping[str, Any]) -> None:
         [rate["median"] - rate["min"] for rate in rates],
         [rate["max"] - rate["median"] for rate in rates],
     ]
-    axes.bar(places, middle, yerr=errors, color=_BLUE, width=0.65, label="served from JPEG")
+    axes.bar(places, middle, yerr=errors, color=_BLUE, width=0.65, label="served from bytes")
     for name, style in _LINES.items():
         axes.axhline(task[name]["median"], color=_GREY, linestyle=style, label=_WORDS[name])
     _by_concurrency(axes, task)

@@ -5,32 +5,34 @@ with the same session options, and the preprocessing is the server's own functio
 of one and from file bytes, this is the served chain without Triton.
 """
 
+import importlib.util
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from harness import window
+from harness.inputs import Inputs
 from harness.job import RawJob, serve
-from harness.pictures import Inputs
 from harness.repository import config_of
 from sensorium import contract
 from sensorium_server.decoder_backend import decoder_from, outputs_from
 from sensorium_server.decoding import GreedyDecoder
+from sensorium_server.diffusion_backend import sampler_from
 from sensorium_server.onnx_session import OnnxGraph
 from sensorium_server.settings import load
-from sensorium_server.stages import StageConfig, image, text
+from sensorium_server.stages import StageConfig, StageFactory
 from sensorium_server.stages.text import load_tokenizer
 
 Tensors = Mapping[str, NDArray[Any]]
 Run = Callable[[Tensors, Sequence[str]], Tensors]
 """Inputs and the names of the wanted outputs, to outputs."""
 
-_PREPROCESSING = {"image_preprocess": image.stage, "text_preprocess": text.stage}
+_PREPROCESSING = "_preprocess"
+"""How the stages end that come before the graphs."""
 
 
 class RawTask:
@@ -46,11 +48,6 @@ class RawTask:
         self.spent_s = dict.fromkeys(self._runs, 0.0)
         """The time spent in each stage until now."""
 
-    @property
-    def inputs(self) -> list[str]:
-        """The names of what the task takes."""
-        return [each.name for each in self._config.input]
-
     def preprocess(self, inputs: Tensors) -> Tensors:
         """Return what the graphs start from."""
         return self._walk(inputs, preprocessing=True)
@@ -62,7 +59,7 @@ class RawTask:
 
     def _walk(self, tensors: Tensors, *, preprocessing: bool) -> Tensors:
         for step in self._steps:
-            if (step.model_name in _PREPROCESSING) is preprocessing:
+            if step.model_name.endswith(_PREPROCESSING) is preprocessing:
                 # An input that only orders the steps of the ensemble may not be there yet.
                 given = {name: tensors[of] for name, of in step.input_map.items() if of in tensors}
                 begin = time.perf_counter()
@@ -72,28 +69,34 @@ class RawTask:
         return tensors
 
 
-def task_inputs(inputs: Inputs, batch: int) -> list[Tensors]:
-    """Return all inputs of a task in batches; what is left over is left out."""
-    images = np.array(inputs.images, np.object_)[:, None]
-    questions = np.array([one.encode() for one in inputs.questions], np.object_)[:, None]
-    return [
-        {contract.IMAGE.name: images[at : at + batch], "question": questions[at : at + batch]}
-        for at in range(0, len(images) - batch + 1, batch)
-    ]
-
-
 def _opened(repository: Path, model: str, threads: int, batch: int) -> Run:
     config = config_of(repository, model)
     parameters = {key: value.string_value for key, value in config.parameters.items()}
     parameters |= {"slots": str(batch), "intra_op_thread_count": str(threads)}
     stage = StageConfig(model, repository / model / "1", parameters)
-    if model in _PREPROCESSING:
-        preprocess = _PREPROCESSING[model](stage, load())
-        return lambda tensors, _: preprocess(tensors)
-    if config.backend == "onnxruntime":
-        graph = OnnxGraph(stage.directory / "model.onnx", threads=threads)
-        return lambda tensors, wanted: graph.run(list(wanted), dict(tensors))
-    return _decoder(stage)
+    return _OPENERS[config.backend](stage)
+
+
+def _python(stage: StageConfig) -> Run:
+    run = _factory(stage.directory / "model.py")(stage, load())
+    return lambda tensors, _: run(tensors)
+
+
+def _factory(path: Path) -> StageFactory:
+    """Return the stage that Triton runs: what the repository's `model.py` names."""
+    spec = importlib.util.spec_from_file_location(path.parents[1].name, path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    factory: StageFactory = module.TritonPythonModel.factory
+    return factory
+
+
+def _graph(stage: StageConfig) -> Run:
+    threads = stage.integer("intra_op_thread_count", 1)
+    graph = OnnxGraph(stage.directory / "model.onnx", threads=threads)
+    return lambda tensors, wanted: graph.run(list(wanted), dict(tensors))
 
 
 def _decoder(stage: StageConfig) -> Run:
@@ -113,11 +116,25 @@ def _decoder(stage: StageConfig) -> Run:
     return run
 
 
+def _diffusion(stage: StageConfig) -> Run:
+    sampler = sampler_from(stage)
+    return lambda tensors, _: sampler(tensors)
+
+
+_OPENERS: Mapping[str, Callable[[StageConfig], Run]] = {
+    "python": _python,
+    "onnxruntime": _graph,
+    "decoder": _decoder,
+    "diffusion": _diffusion,
+}
+"""By the backend that a model's config names."""
+
+
 def measure(values: dict[str, Any], ready: Callable[[], None]) -> dict[str, Any]:
     """Run batches for a while; return items per second and the time of each batch."""
     job = RawJob(**values)
     task = RawTask(Path(job.repository), job.task, job.threads, job.batch)
-    batches = task_inputs(Inputs.load(Path(job.inputs)), job.batch)
+    batches = Inputs.load(job.task, Path(job.inputs)).batches(job.batch)
     if job.with_preprocessing:
         rounds: Iterator[Tensors] = itertools.cycle(batches)
         call: Callable[[Tensors], Tensors] = lambda one: task.infer(task.preprocess(one))  # noqa: E731

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table as RichTable
 
 from harness.probe import PHASES
+from harness.repository import last_encoder
 from harness.rounds import ALL_CORES, RAW, RAW_WITH_PREPROCESSING
 from harness.summary import AIM_ADDED_MS, AIM_BUNDLE, AIM_RATIO, BASELINES
 
@@ -122,13 +123,14 @@ def _throughput(bundles: Sequence[Mapping[str, Any]]) -> Table:
         "task", "raw · batch", "raw + pre", "all cores + pre", "served · concurrency",
         "served / raw", "/ raw + pre", "/ all cores + pre",
     )  # fmt: skip
-    return Table("Throughput at saturation, pictures per second", columns, tuple(rows))
+    return Table("Throughput at saturation, requests per second", columns, tuple(rows))
 
 
 def _latency(bundles: Sequence[Mapping[str, Any]]) -> Table:
     rows: list[tuple[str, ...]] = []
     for bundle, task, found in _each(bundles):
         chain = _percentiles(found["in_process_ms"])
+        encoder = last_encoder(found["in_process_stages_ms"])
         rows.append((_label(bundle, task), "in process", "", *chain, "", "", "", ""))
         rows += [
             (
@@ -137,7 +139,7 @@ def _latency(bundles: Sequence[Mapping[str, Any]]) -> Table:
                 _number(served["rate"]["median"]),
                 *_percentiles(served["latency_ms"]),
                 _spread(found["added_ms"]) if concurrency == "1" else "",
-                f"{served['stages']['image_encoder']['batch']:.1f}",
+                f"{served['stages'][encoder]['batch']:.1f}",
                 f"{served['server_cpu_share']:.0%}",
                 f"{served['client_cpu_share']:.0%}",
             )
@@ -147,7 +149,7 @@ def _latency(bundles: Sequence[Mapping[str, Any]]) -> Table:
         "task", "concurrency", "per s", "p50 ms", "p95 ms", "p99 ms", "added ms",
         "batch", "server CPU", "client CPU",
     )  # fmt: skip
-    title = "Latency; batch is the encoder's, CPU the share of all cores"
+    title = "Latency; batch is the last encoder's, CPU the share of all cores"
     return Table(title, columns, tuple(rows))
 
 
@@ -190,7 +192,7 @@ def _processor(bundles: Sequence[Mapping[str, Any]]) -> Table:
             )
         )  # fmt: skip
     columns = ("task", "all", "largest models", "other models", "Triton", "client")
-    return Table("Processor time at saturation, ms per picture", columns, tuple(rows))
+    return Table("Processor time at saturation, ms per request", columns, tuple(rows))
 
 
 def _server(bundles: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,5 +1,6 @@
 """Reads a model repository's configs, without the exporter and what it brings along."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,20 @@ def write_config(repository: Path, model: str, config: Any) -> None:  # noqa: AN
     path.write_text(text_format.MessageToString(config), encoding="utf-8")
 
 
-def encoder_threads(repository: Path) -> tuple[int, int]:
-    """Return the threads of one run and the instances of the image encoder."""
-    config = config_of(repository, "image_encoder")
+def graph_models(repository: Path) -> list[str]:
+    """Return the models that are one graph each: the encoders and fusion."""
+    models = sorted(path.parent.name for path in repository.glob(f"*/{CONFIG_FILE}"))
+    return [model for model in models if config_of(repository, model).backend == "onnxruntime"]
+
+
+def last_encoder(stages: Iterable[str]) -> str:
+    """Return the last encoder of a chain: a question's text comes before its media."""
+    return [stage for stage in stages if stage.endswith("_encoder")][-1]
+
+
+def encoder_threads(repository: Path, task: str) -> tuple[int, int]:
+    """Return the threads of one run and the instances of a task's last encoder."""
+    steps = config_of(repository, task).ensemble_scheduling.step
+    config = config_of(repository, last_encoder(step.model_name for step in steps))
     threads = config.parameters["intra_op_thread_count"].string_value or "1"
     return int(threads), config.instance_group[0].count

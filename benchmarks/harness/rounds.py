@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness import job
 from harness.bundles import Bundle
+from harness.inputs import Inputs
 from harness.job import LoadJob, RawJob
-from harness.pictures import Inputs
+from harness.load import answers_to, messages
 from harness.probe import Statistics, memory_mib
-from harness.raw import RawTask, task_inputs
+from harness.raw import RawTask
 from harness.repository import encoder_threads
-from sensorium import Client
-from sensorium_export.served import outputs_of
 from sensorium_server.launch import Server
 from sensorium_server.settings import load
 
@@ -88,10 +88,10 @@ def measure_bundle(bundle: Bundle, plan: Plan, advance: Advance) -> dict[str, An
 def _measure_task(
     bundle: Bundle, task: str, server: Server, plan: Plan, advance: Advance
 ) -> dict[str, Any]:
-    threads, instances = encoder_threads(bundle.repository)
+    threads, instances = encoder_threads(bundle.repository, task)
     check_agreement(bundle, task, server.endpoints.grpc)
     raw = RawJob(
-        str(bundle.repository), task, str(bundle.inputs), 1, threads,
+        str(bundle.repository), task, str(bundle.inputs_of(task)), 1, threads,
         with_preprocessing=False, warm_s=plan.warm_s, seconds=plan.calibration_s,
         least_calls=_LEAST_BATCHES,
     )  # fmt: skip
@@ -153,7 +153,7 @@ def _served_sample(
 ) -> Sample:
     address = server.endpoints.grpc
     load_job = LoadJob(
-        address, task, str(bundle.inputs), concurrency, plan.warm_s, plan.seconds,
+        address, task, str(bundle.inputs_of(task)), concurrency, plan.warm_s, plan.seconds,
         least_calls=4 * concurrency, server_pid=server.pid,
     )  # fmt: skip
     before = Statistics(address)
@@ -167,23 +167,19 @@ def check_agreement(bundle: Bundle, task: str, address: str) -> None:
     Raises:
         DisagreementError: they do not.
     """
-    inputs = Inputs.load(bundle.inputs)
+    inputs = Inputs.load(task, bundle.inputs_of(task))
     raw = RawTask(bundle.repository, task, threads=1, batch=1)
-    with Client(address) as client:
-        for number, one in enumerate(task_inputs(inputs, 1)[:_AGREEING]):
-            wanted = raw.infer(raw.preprocess(one))
-            sent = {"image": inputs.images[number], "question": inputs.questions[number]}
-            given = outputs_of(client.infer(task, {name: sent[name] for name in raw.inputs}))
-            for name, expected in wanted.items():
-                if not _alike(expected, given[name]):
-                    raise DisagreementError(
-                        f"{bundle.name} {task}: {name} is {given[name]!r} from the server and "
-                        f"{expected!r} from its graphs; run: sensorium verify"
-                    )
+    answers = answers_to(address, messages(inputs)[:_AGREEING])
+    for batch, given in zip(inputs.batches(1), answers, strict=False):
+        for name, expected in raw.infer(raw.preprocess(batch)).items():
+            if not _alike(expected, given[name]):
+                raise DisagreementError(
+                    f"{bundle.name} {task}: {name} is {given[name]!r} from the server and "
+                    f"{expected!r} from its graphs; run: sensorium verify"
+                )
 
 
-def _alike(expected: np.ndarray[Any, Any], given: np.ndarray[Any, Any]) -> bool:
+def _alike(expected: NDArray[Any], given: NDArray[Any]) -> bool:
     if expected.dtype != np.object_:
-        return bool(np.allclose(expected, given, atol=_TOLERANCE))
-    texts = [one.decode() for one in expected.ravel()]
-    return bool(texts == given.ravel().tolist())
+        return expected.shape == given.shape and np.allclose(expected, given, atol=_TOLERANCE)
+    return bool(expected.tolist() == given.tolist())

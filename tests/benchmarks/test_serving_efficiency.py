@@ -29,15 +29,23 @@ def test_a_quick_run_measures_the_real_thing(tmp_path: Path) -> None:
     results = json.loads(ran.stdout)
     tasks = results["bundles"][0]["tasks"]
 
-    assert list(tasks) == ["image_embedding", "visual_question_answering"]
-    for task in tasks.values():
+    assert list(tasks) == [
+        "image_embedding",
+        "visual_question_answering",
+        "event_detection",
+        "text_to_image",
+    ]
+    for name, task in tasks.items():
         assert task["raw"]["median"] > 0
         assert task["ratio"]["raw"]["median"] > 0
         served = task["served"][str(task["saturation"])]
         assert served["rate"]["median"] > 0
         assert served["latency_ms"]["p99"] >= served["latency_ms"]["p50"] > 0
-        assert served["cpu_ms_per_item"]["image_preprocess"] > 0
-        assert served["stages"]["image_encoder"]["batch"] >= 1
+        first, *_, last = task["in_process_stages_ms"]
+        assert first.endswith("_preprocess")
+        assert served["cpu_ms_per_item"][last] > 0
+        assert served["stages"][last]["batch"] >= 1
+        assert served["stages"][name]["batch"] >= 1
     assert json.loads((output / "serving_efficiency.json").read_text()) == results
     assert (output / "serving_efficiency.png").read_bytes().startswith(b"\x89PNG")
 
