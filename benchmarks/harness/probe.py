@@ -33,12 +33,13 @@ def memory_mib(server_pid: int) -> dict[str, dict[str, float]]:
 
 
 def _processes(server_pid: int) -> list[tuple[str, psutil.Process]]:
-    """Return the server's processes, a Python process by the model that it runs."""
+    """Return the server's processes: a stub, and the decoders that it started, by its model."""
     server = psutil.Process(server_pid)
     named = [("tritonserver", server)]
-    for child in server.children(recursive=True):
-        line = child.cmdline()
-        named.append((_model_of(line) if line else child.name(), child))
+    for stub in server.children():
+        line = stub.cmdline()
+        name = _model_of(line) if line else stub.name()
+        named += [(name, process) for process in (stub, *stub.children(recursive=True))]
     return named
 
 
