@@ -9,7 +9,6 @@ from sensorium._async_tasks import AsyncTasks
 from sensorium._base import (
     PROBE_TIMEOUT_S,
     Call,
-    check_task,
     checked_headers,
     not_ready,
 )
@@ -42,9 +41,10 @@ class AsyncClient(AsyncTasks):
         limits: Limits | None = None,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
+        bundle: str = "",
         transport: AsyncTransport | None = None,
     ) -> None:
-        super().__init__(timeout_s=timeout_s, retry=retry, limits=limits)
+        super().__init__(timeout_s=timeout_s, retry=retry, limits=limits, bundle=bundle)
         self._transport = transport or async_transport_for(
             address_from_url(url, tls), tls, checked_headers(headers)
         )
@@ -53,9 +53,9 @@ class AsyncClient(AsyncTasks):
 
     async def is_ready(self, task: str | None = None, *, timeout_s: float = 2.0) -> bool:
         """Tell whether the server, or one task on it, would answer now."""
-        check_task(task)
+        model = self._model(task)
         try:
-            return await self._transport.ais_ready(task, self._attempts(timeout_s).begin())
+            return await self._transport.ais_ready(model, self._attempts(timeout_s).begin())
         except NOT_YET:
             return False
 
@@ -66,14 +66,14 @@ class AsyncClient(AsyncTasks):
             ServerUnreachableError: nobody answered in that time.
             ModelNotReadyError: it answered, but did not become ready in that time.
         """
-        check_task(task)
+        model = self._model(task)
         self._check_open()
         attempts = Patience(timeout_s)
         while True:
             try:
-                if await self._transport.ais_ready(task, min(attempts.begin(), PROBE_TIMEOUT_S)):
+                if await self._transport.ais_ready(model, min(attempts.begin(), PROBE_TIMEOUT_S)):
                     return
-                error: SensoriumError = not_ready(self._address, task)
+                error: SensoriumError = not_ready(self._address, model)
             except NOT_YET as failure:
                 error = failure
             await asyncio.sleep(attempts.pause_after(error))

@@ -12,7 +12,7 @@ from sensorium._config import DEFAULT_TIMEOUT_S, Limits, Retry
 from sensorium._input import inputs_read
 from sensorium._retry import Attempts
 from sensorium._transports.base import Request, Response
-from sensorium.contract import TASKS, Signature
+from sensorium.contract import TASKS, Signature, checked_bundle, model_name
 from sensorium.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -34,6 +34,7 @@ class Call(Generic[R]):
     """One call under way: what to send, what comes of it, and its clock."""
 
     request: Request
+    signature: Signature
     result_type: type[R]
     attempts: Attempts
 
@@ -46,9 +47,7 @@ class Call(Generic[R]):
         self.attempts.end(self.request.request_id)
         timings = Timings(self.attempts.elapsed_s(), self.attempts.attempt_s(), self.attempts.count)
         request_id = self.request.request_id
-        return result_from_tensors(
-            self.result_type, TASKS[self.request.model], response, request_id, timings
-        )
+        return result_from_tensors(self.result_type, self.signature, response, request_id, timings)
 
 
 class BaseClient:
@@ -60,7 +59,9 @@ class BaseClient:
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retry: Retry | None = None,
         limits: Limits | None = None,
+        bundle: str = "",
     ) -> None:
+        self._bundle = checked_bundle(bundle)
         self._timeout_s = timeout_s
         self._retry = retry or Retry()
         self._limits = limits or Limits()
@@ -90,12 +91,21 @@ class BaseClient:
         """Read and check the inputs and pack them; nothing goes to the network yet."""
         signature = signature_of_task(task)
         request = Request(
-            model=task,
+            model=model_name(task, self._bundle),
             inputs=tensors_from_inputs(signature, inputs_read(signature, inputs, self._limits)),
             outputs=tuple(spec.name for spec in signature.outputs),
             request_id=request_id or uuid.uuid4().hex,
         )
-        return Call(request, result_type, attempts)
+        return Call(request, signature, result_type, attempts)
+
+    def _model(self, task: str | None) -> str | None:
+        """Return what Triton calls a task, and None for the whole server.
+
+        Raises:
+            UnknownTaskError: there is no such task.
+        """
+        check_task(task)
+        return task and model_name(task, self._bundle)
 
 
 def signature_of_task(task: str) -> Signature:

@@ -7,7 +7,6 @@ from typing import Self, TypeVar
 
 from sensorium._base import (
     PROBE_TIMEOUT_S,
-    check_task,
     checked_headers,
     not_ready,
 )
@@ -36,6 +35,7 @@ class Client(Tasks):
         limits: What to refuse before the network.
         tls: Whom to trust and who we are; without it the system's trust is used.
         headers: Sent with each request, for example a token; never shown.
+        bundle: Which bundle of the server to ask; without it, the default bundle.
         transport: Carries the requests instead of the network, for example in tests.
     """
 
@@ -48,9 +48,10 @@ class Client(Tasks):
         limits: Limits | None = None,
         tls: TLS | None = None,
         headers: Mapping[str, str] | None = None,
+        bundle: str = "",
         transport: Transport | None = None,
     ) -> None:
-        super().__init__(timeout_s=timeout_s, retry=retry, limits=limits)
+        super().__init__(timeout_s=timeout_s, retry=retry, limits=limits, bundle=bundle)
         self._transport = transport or transport_for(
             address_from_url(url, tls), tls, checked_headers(headers)
         )
@@ -58,9 +59,9 @@ class Client(Tasks):
 
     def is_ready(self, task: str | None = None, *, timeout_s: float = 2.0) -> bool:
         """Tell whether the server, or one task on it, would answer now."""
-        check_task(task)
+        model = self._model(task)
         try:
-            return self._transport.is_ready(task, self._attempts(timeout_s).begin())
+            return self._transport.is_ready(model, self._attempts(timeout_s).begin())
         except NOT_YET:
             return False
 
@@ -71,14 +72,14 @@ class Client(Tasks):
             ServerUnreachableError: nobody answered in that time.
             ModelNotReadyError: it answered, but did not become ready in that time.
         """
-        check_task(task)
+        model = self._model(task)
         self._check_open()
         attempts = Patience(timeout_s)
         while True:
             try:
-                if self._transport.is_ready(task, min(attempts.begin(), PROBE_TIMEOUT_S)):
+                if self._transport.is_ready(model, min(attempts.begin(), PROBE_TIMEOUT_S)):
                     return
-                error: SensoriumError = not_ready(self._address, task)
+                error: SensoriumError = not_ready(self._address, model)
             except NOT_YET as failure:
                 error = failure
             time.sleep(attempts.pause_after(error))

@@ -63,6 +63,14 @@ Url = Annotated[
         help="host:port for gRPC, http://host:port for HTTP.",
     ),
 ]
+Bundle = Annotated[
+    str,
+    typer.Option(
+        envvar="SENSORIUM_BUNDLE",
+        help="Which bundle of the server to ask; without it, the default one.",
+        show_default=False,
+    ),
+]
 TimeoutS = Annotated[
     float, typer.Option(callback=_checked_seconds, help="Deadline of each request in seconds.")
 ]
@@ -105,11 +113,12 @@ def ask(
         Path | None, typer.Option(help="Ask about this sound, too.", show_default=False)
     ] = None,
     url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Answer a question about a picture, with the probability of the answer."""
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
         if audio is None:
             answer = client.ask(image, question)
         else:
@@ -122,11 +131,12 @@ def caption(
     image: Image,
     *,
     url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Say what is on a picture."""
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
         result = client.caption(image)
     _print(_said(result), result.as_dict(), as_json=as_json)
 
@@ -141,12 +151,13 @@ def listen(
     events: WithEvents = False,
     plot: Plot = None,
     url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Tell what is heard: the sounds, or an answer to a question, or the events."""
     found: dict[str, Shown] = {}
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
         if question is not None:
             found["answer"] = client.ask_audio(audio, question)
         if events or plot:
@@ -165,13 +176,14 @@ def watch(
     actions: Annotated[bool, typer.Option("--actions", help="Tell the actions.")] = False,
     plot: Plot = None,
     url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Tell what happens in a clip and on its sound track; by default a caption and the actions."""
     nothing_asked = question is None and not (events or actions or plot)
     found: dict[str, Shown] = {}
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
         if question is not None:
             found["answer"] = client.ask_video(video, question)
         if nothing_asked:
@@ -194,11 +206,12 @@ def draw(
         float, typer.Option(help="How much the text counts, 0 to 20.")
     ] = DEFAULT_GUIDANCE_SCALE,
     url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
     """Draw a picture of what a text says."""
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
         drawing = client.draw(text, seed=seed, steps=steps, guidance_scale=guidance_scale)
     path = os.fspath(drawing.save(out))
     _print(path, {**drawing.as_dict(), "png": path}, as_json=as_json)
@@ -212,6 +225,7 @@ def embed(
     audio: Annotated[Path | None, typer.Option(help="Embed this sound instead.")] = None,
     video: Annotated[Path | None, typer.Option(help="Embed this clip instead.")] = None,
     url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -221,7 +235,7 @@ def embed(
     if len(given) != 1:
         raise typer.BadParameter("give exactly one of a text, --image, --audio and --video.")
     [(name, source)] = given.items()
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
         result: Embedding = getattr(client, f"embed_{name}")(source)
     _print(" ".join(f"{x:.6g}" for x in result.vector), result.as_dict(), as_json=as_json)
 
@@ -236,6 +250,7 @@ def search(
     *,
     top_k: Annotated[int, typer.Option(min=1, help="How many to print.")] = 10,
     url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
     timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
 ) -> None:
@@ -243,7 +258,7 @@ def search(
     paths = sorted(path for path in folder.rglob("*") if modality_of(path) and path.is_file())
     if not paths:
         raise InvalidInputError(f"{folder} has no pictures, sounds or clips (.jpg, .wav, .mp4 …).")
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
 
         def embed_file(path: Path) -> Embedding:
             embedding: Embedding = getattr(client, f"embed_{modality_of(path)}")(path)
@@ -277,10 +292,11 @@ def ready(
     task: Annotated[str | None, typer.Option(help="Ask for one task only.")] = None,
     wait_s: Annotated[float, typer.Option(min=0, help="Wait so long for it.")] = 0.0,
     url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
     as_json: AsJson = False,
 ) -> None:
     """Tell whether the server answers now; exit code 0 if so, 1 if not."""
-    with Client(url) as client:
+    with Client(url, bundle=bundle) as client:
         try:
             if wait_s:
                 client.wait_ready(task, timeout_s=wait_s)

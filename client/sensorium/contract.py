@@ -7,10 +7,15 @@ A shape leaves out the leading batch axis. An axis is a number, or the name of a
 `DYNAMIC_AXES` vary from request to request, all others are fixed by the checkpoint's config.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+
+from sensorium.errors import ConfigurationError
+
+_BUNDLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 Axis = int | str
 
@@ -217,6 +222,34 @@ DIFFUSION_GRAPHS: Mapping[str, Signature] = MappingProxyType(
 of classifier-free guidance. `denoise` runs once per sampling step and half; `noise_level` is the
 time in [0, 1], 1 for noise alone, and `velocity` the v of Salimans and Ho (2022).
 """
+
+
+def checked_bundle(bundle: str) -> str:
+    """Return the name of a bundle; empty for the default bundle.
+
+    Raises:
+        ConfigurationError: it is not a name.
+    """
+    if bundle and not _BUNDLE_NAME.fullmatch(bundle):
+        raise ConfigurationError(
+            f"bundle = {bundle!r} is not a bundle's name: a small letter, then small letters, "
+            f"digits and underscores, 63 at most."
+        )
+    return bundle
+
+
+def model_name(name: str, bundle: str = "") -> str:
+    """Return what Triton calls a task or stage of a bundle; the default bundle has no name.
+
+    Several bundles share a model repository: `clip_vit_b32.image_embedding` is beside
+    `image_embedding`.
+    """
+    return f"{bundle}.{name}" if bundle else name
+
+
+def bare_name(model: str) -> str:
+    """Return the task or stage behind a model's name: `model_name` undone."""
+    return model.rpartition(".")[2]
 
 
 def signature_of(model: str) -> Signature:

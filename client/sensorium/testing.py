@@ -6,7 +6,7 @@ from typing import Any
 
 from sensorium._codec import tensor_from_value, value_from_tensor
 from sensorium._transports.base import AsyncTransport, Request, Response, Transport
-from sensorium.contract import TASKS
+from sensorium.contract import TASKS, bare_name
 from sensorium.errors import SensoriumError, UnknownTaskError
 
 Outputs = Mapping[str, object]
@@ -15,12 +15,16 @@ Outputs = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class MockRequest:
-    """A request as a `MockTransport` saw it: texts and media are bytes, settings are numbers."""
+    """A request as a `MockTransport` saw it: texts and media are bytes, settings are numbers.
+
+    `model` is what Triton would call the task, with its bundle.
+    """
 
     task: str
     inputs: Mapping[str, Any]
     request_id: str
     timeout_s: float
+    model: str = ""
 
 
 class MockTransport(Transport, AsyncTransport):
@@ -52,12 +56,13 @@ class MockTransport(Transport, AsyncTransport):
 
     def infer(self, request: Request, timeout_s: float) -> Response:
         """Note the request and answer it."""
-        signature = TASKS[request.model]
+        task = bare_name(request.model)
+        signature = TASKS[task]
         inputs = {
             spec.name: value_from_tensor(spec, tensor)
             for spec, tensor in zip(signature.inputs, request.inputs, strict=True)
         }
-        seen = MockRequest(request.model, inputs, request.request_id, timeout_s)
+        seen = MockRequest(task, inputs, request.request_id, timeout_s, request.model)
         self.requests.append(seen)
         outputs = self._outputs(seen)
         return Response(

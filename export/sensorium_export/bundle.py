@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sensorium.contract import checked_bundle
 from sensorium.errors import ConfigurationError
 from sensorium_export.checkpoint import Checkpoint, load
 from sensorium_export.graphs import graphs_of
@@ -30,7 +31,11 @@ class ExportedBundle:
 
 
 def export_bundle(
-    checkpoint: Path, repository: Path, advance: Advance = lambda _done, _steps: None
+    checkpoint: Path,
+    repository: Path,
+    advance: Advance = lambda _done, _steps: None,
+    *,
+    bundle: str = "",
 ) -> ExportedBundle:
     """Export a checkpoint's graphs and publish them as a model repository.
 
@@ -38,13 +43,16 @@ def export_bundle(
         checkpoint: The directory that holds weights, config and tokenizer.
         repository: The model repository; other bundles in it stay.
         advance: Told after each graph and the publication, for a progress bar.
+        bundle: What to call the bundle and, in front, its models, so that several share the
+            repository; without it, the models have no name in front.
 
     Raises:
         ConfigurationError: The checkpoint cannot be exported, or a graph disagrees with PyTorch.
             The repository is then as it was.
     """
+    checked_bundle(bundle)
     loaded = load(checkpoint)
-    recipe = recipe_from_checkpoint(loaded)
+    recipe = recipe_from_checkpoint(loaded, bundle)
     repository = repository.resolve()
     with staging_beside(repository) as staging:
         graphs, parities = _graphs(loaded, recipe, advance)

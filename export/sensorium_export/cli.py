@@ -22,6 +22,14 @@ DEFAULT_CHECKPOINT = Path("checkpoints/playroom")
 DEFAULT_PICTURES = Path("docs/images")
 
 Repository = Annotated[Path, typer.Option(help="The model repository.", file_okay=False)]
+Bundle = Annotated[
+    str,
+    typer.Option(
+        envvar="SENSORIUM_BUNDLE",
+        help="What to call the bundle; needed where another one has the repository's plain names.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -34,13 +42,14 @@ def export(
     ],
     *,
     repository: Repository = DEFAULT_REPOSITORY,
+    bundle: Bundle = "",
     as_json: AsJson = False,
 ) -> None:
     """Export a checkpoint to ONNX, prove every graph against PyTorch, and publish the models."""
     from sensorium_export.bundle import export_bundle  # noqa: PLC0415 - imports PyTorch
 
     with _progress(f"exporting {checkpoint.name}") as advance:
-        exported = export_bundle(checkpoint, repository, advance)
+        exported = export_bundle(checkpoint, repository, advance, bundle=bundle)
     manifest = exported.manifest
     if as_json:
         typer.echo(manifest.to_json(), nl=False)
@@ -60,6 +69,7 @@ def verify(
     ] = DEFAULT_CHECKPOINT,
     *,
     repository: Repository = DEFAULT_REPOSITORY,
+    bundle: Bundle = "",
     grpc: Annotated[
         str | None,
         typer.Option(help="Ask this server instead of starting one.", show_default=False),
@@ -85,7 +95,9 @@ def verify(
     from sensorium_export import parity_card  # noqa: PLC0415 - only here
     from sensorium_export import verify as verification  # noqa: PLC0415 - imports PyTorch
 
-    options = verification.Options(checkpoint, repository, count, seed, pictures, grpc, http)
+    options = verification.Options(
+        checkpoint, repository, count, seed, pictures, grpc, http, bundle
+    )
     with _status() as advance:
         found = verification.verify(options, advance)
     if card is not None:

@@ -25,6 +25,7 @@ from sensorium.contract import (
     DType,
     Signature,
     TensorSpec,
+    model_name,
     signature_of,
 )
 from sensorium.errors import ConfigurationError
@@ -44,7 +45,7 @@ BACKENDS: Mapping[str, str] = MappingProxyType(
 
 
 def model_configs(recipe: Recipe) -> dict[str, ModelConfig]:
-    """Build the config of every stage and task that the checkpoint allows, by model name."""
+    """Build the config of every stage and task of a bundle, by its name in the contract."""
     stages = {name: _stage_config(name, recipe) for name in recipe.stages}
     return stages | {name: _ensemble_config(name, recipe) for name in recipe.tasks}
 
@@ -104,7 +105,9 @@ def _add_tensors(config: ModelConfig, signature: Signature, sizes: Mapping[str, 
 
 
 def _stage_config(name: str, recipe: Recipe) -> ModelConfig:
-    config = ModelConfig(name=name, backend=BACKENDS[name], max_batch_size=MAX_BATCH_SIZE)
+    config = ModelConfig(
+        name=model_name(name, recipe.bundle), backend=BACKENDS[name], max_batch_size=MAX_BATCH_SIZE
+    )
     _add_tensors(config, signature_of(name), recipe.sizes)
     # No queue delay: a batch forms of what queues up while the one before runs. A request that
     # expires there, by the timeout that it came with, is dropped.
@@ -116,11 +119,13 @@ def _stage_config(name: str, recipe: Recipe) -> ModelConfig:
 
 
 def _ensemble_config(name: str, recipe: Recipe) -> ModelConfig:
-    config = ModelConfig(name=name, platform="ensemble", max_batch_size=MAX_BATCH_SIZE)
+    config = ModelConfig(
+        name=model_name(name, recipe.bundle), platform="ensemble", max_batch_size=MAX_BATCH_SIZE
+    )
     _add_tensors(config, TASKS[name], recipe.sizes)
     for step in ENSEMBLES[name]:
         config.ensemble_scheduling.step.add(
-            model_name=step.stage,
+            model_name=model_name(step.stage, recipe.bundle),
             model_version=-1,
             input_map=step.inputs,
             output_map=step.outputs,

@@ -7,6 +7,8 @@ from types import MappingProxyType
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from sensorium.contract import bare_name
+
 BLOCKS = (
     ("name", "backend", "platform"),
     ("max_batch_size",),
@@ -110,7 +112,7 @@ def pbtxt_from_config(config: ModelConfig) -> str:
     written = {field.name for field, _ in config.ListFields()}
     forgotten = written.difference(*BLOCKS)
     assert not forgotten, f"no block for {forgotten}"  # noqa: S101 - our own mistake
-    head = f"# {ABOUT[config.name]}\n# Written by `sensorium export`."
+    head = f"# {ABOUT[bare_name(config.name)]}\n# Written by `sensorium export`."
     blocks = [_block(config, fields) for fields in BLOCKS if written.intersection(fields)]
     return "\n\n".join([head, *blocks]) + "\n"
 

@@ -56,7 +56,8 @@ def _carry_over(staging: Path, repository: Path, bundle: str) -> None:
     if clashes := [entry.name for entry in others if entry.name in staged]:
         raise ConfigurationError(
             f"{repository.name} already holds {', '.join(clashes)}, which the manifest of the "
-            f'bundle "{bundle}" does not list. Move them away, or choose another --repository.'
+            f"bundle {bundle!r} does not list. "
+            f"Give this bundle a name with --bundle, or choose another --repository."
         )
     for entry in others:
         if entry.is_dir() and not entry.is_symlink():

@@ -110,6 +110,7 @@ class EventRecipe:
 class Recipe:
     """Everything that export, repository and verification take from a checkpoint's config.
 
+    `bundle` is the name that its models share, empty for the default bundle's, which have none.
     `tasks` and `stages` are those that the checkpoint's parts allow. `sizes` gives the number for
     each fixed axis of the contract, `largest` the greatest number for each dynamic axis that
     graphs are compared on. `audio` and `video` are None where the checkpoint lacks the encoder;
@@ -117,6 +118,7 @@ class Recipe:
     """
 
     name: str
+    bundle: str
     tasks: tuple[str, ...]
     stages: tuple[str, ...]
     sizes: Mapping[str, int]
@@ -131,8 +133,8 @@ class Recipe:
     tolerance: Tolerance
 
 
-def recipe_from_checkpoint(checkpoint: Checkpoint) -> Recipe:
-    """Read the recipe out of a loaded checkpoint.
+def recipe_from_checkpoint(checkpoint: Checkpoint, bundle: str = "") -> Recipe:
+    """Read the recipe out of a loaded checkpoint; `bundle` names it otherwise than its config does.
 
     Raises:
         ConfigurationError: Keys are missing from its config.json; all of them are listed.
@@ -147,7 +149,8 @@ def recipe_from_checkpoint(checkpoint: Checkpoint) -> Recipe:
     _check_keys(checkpoint, sections, labels)
     tasks = tasks_with(parts)
     return Recipe(
-        name=checkpoint.name,
+        name=bundle or checkpoint.name,
+        bundle=bundle,
         tasks=tasks,
         stages=stages_of(tasks),
         sizes=MappingProxyType(model.sizes),

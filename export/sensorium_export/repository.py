@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from sensorium.contract import model_name
 from sensorium_export.ensembles import ENSEMBLES
 from sensorium_export.graphs import GRAPHS
 from sensorium_export.model_config import BACKENDS, model_configs
@@ -44,21 +45,23 @@ def write_repository(
         graphs: The ONNX file for each path in `graphs_of` these stages.
         tokenizer: The checkpoint's tokenizer.json, copied beside what reads it.
     """
+
+    def inside(path: str) -> Path:
+        return repository / model_name(path, recipe.bundle)
+
     for name, config in model_configs(recipe).items():
-        version = repository / name / "1"
-        version.mkdir(parents=True)
-        text = pbtxt_from_config(config)
-        (repository / name / CONFIG_FILE).write_text(text, encoding="utf-8")
+        inside(f"{name}/1").mkdir(parents=True)
+        inside(f"{name}/{CONFIG_FILE}").write_text(pbtxt_from_config(config), encoding="utf-8")
     for name in STAGE_MODULES.keys() & set(recipe.stages):
         text = MODEL_PY.format(module=STAGE_MODULES[name])
-        (repository / name / "1" / "model.py").write_text(text, encoding="utf-8")
+        inside(f"{name}/1/model.py").write_text(text, encoding="utf-8")
     for name in TOKENIZER_STAGES:
-        shutil.copyfile(tokenizer, repository / name / "1" / TOKENIZER_FILE)
+        shutil.copyfile(tokenizer, inside(f"{name}/1/{TOKENIZER_FILE}"))
     for path, data in graphs.items():
-        (repository / path).write_bytes(data)
+        inside(path).write_bytes(data)
     for name in recipe.tasks:
         # Triton wants a version directory in every model, git keeps no empty one.
-        (repository / name / "1" / ".gitkeep").touch()
+        inside(f"{name}/1/.gitkeep").touch()
 
 
 def artefacts_of(name: str) -> tuple[str, ...]:

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
-from sensorium.contract import STAGES, TASKS, TensorSpec, signature_of
+from sensorium.contract import (
+    STAGES,
+    TASKS,
+    TensorSpec,
+    bare_name,
+    model_name,
+    signature_of,
+)
 from sensorium.errors import ConfigurationError
 from sensorium_export.ensemble_check import TensorType, ensemble_problems, type_text, types_of
 from sensorium_export.model_config import (
@@ -36,19 +43,20 @@ def repository_problems(repository: Path, recipe: Recipe) -> list[str]:
     """Return what is wrong: configs, shapes, ensemble maps and missing files."""
     problems, configs = [], {}
     for name in (*recipe.stages, *recipe.tasks):
-        path = repository / name / CONFIG_FILE
+        model = model_name(name, recipe.bundle)
+        path = repository / model / CONFIG_FILE
         try:
-            configs[name] = config_from_pbtxt(
-                path.read_text(encoding="utf-8"), f"{name}/{CONFIG_FILE}"
+            configs[model] = config_from_pbtxt(
+                path.read_text(encoding="utf-8"), f"{model}/{CONFIG_FILE}"
             )
         except FileNotFoundError:
-            problems.append(f"{name}/{CONFIG_FILE} is missing")
+            problems.append(f"{model}/{CONFIG_FILE} is missing")
         except ConfigurationError as error:
             problems.append(str(error))
     for name, config in configs.items():
         problems += _model_problems(name, config, recipe.sizes)
         problems += _missing_files(repository, name)
-        if name in recipe.tasks:
+        if bare_name(name) in recipe.tasks:
             problems += [f"{name}: {one}" for one in ensemble_problems(config, configs)]
     return problems
 
@@ -56,19 +64,20 @@ def repository_problems(repository: Path, recipe: Recipe) -> list[str]:
 def _model_problems(name: str, config: ModelConfig, sizes: Mapping[str, int]) -> Iterator[str]:
     if config.name != name:
         yield f'{name}: the config is named "{config.name}"'
-    if name in STAGES and config.backend != BACKENDS[name]:
-        yield f'{name}: backend "{config.backend}", expected "{BACKENDS[name]}"'
-    if name in TASKS and config.platform != "ensemble":
+    kind = bare_name(name)
+    if kind in STAGES and config.backend != BACKENDS[kind]:
+        yield f'{name}: backend "{config.backend}", expected "{BACKENDS[kind]}"'
+    if kind in TASKS and config.platform != "ensemble":
         yield f'{name}: platform "{config.platform}", expected "ensemble"'
     if config.max_batch_size < 1:
         yield f"{name}: max_batch_size {config.max_batch_size}; it must be 1 or more"
-    signature = signature_of(name)
-    for kind, found, specs in (
+    signature = signature_of(kind)
+    for side, found, specs in (
         ("input", config.input, signature.inputs + signature.optional),
         ("output", config.output, signature.outputs),
     ):
         expected = {spec.name: _type_of(spec, sizes) for spec in specs}
-        yield from _tensor_problems(f"{name}: {kind}", types_of(found), expected)
+        yield from _tensor_problems(f"{name}: {side}", types_of(found), expected)
 
 
 def _tensor_problems(
@@ -89,7 +98,7 @@ def _missing_files(repository: Path, name: str) -> Iterator[str]:
     if not version.is_dir():
         yield f"{name}/1 is missing; Triton wants a version directory in every model"
         return
-    for file in artefacts_of(name):
+    for file in artefacts_of(bare_name(name)):
         if not (version / file).is_file():
             yield f"{name}/1/{file} is missing"
 

@@ -14,7 +14,14 @@ from typing import Any, Self, TypeVar
 from numpy.typing import NDArray
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from sensorium.contract import DECODER_MEMORY, DECODER_MEMORY_MASK, STAGES, TASKS
+from sensorium.contract import (
+    DECODER_MEMORY,
+    DECODER_MEMORY_MASK,
+    STAGES,
+    TASKS,
+    bare_name,
+    model_name,
+)
 from sensorium_export.model_config import config_from_pbtxt
 from sensorium_export.repository import CONFIG_FILE, STAGE_MODULES
 from sensorium_server.decoder_backend import decoder_from, outputs_from
@@ -35,23 +42,20 @@ Answer = TypeVar("Answer")
 
 
 class ServingChain:
-    """The stages and tasks of a repository; a context manager, because generation has threads."""
+    """A bundle's stages and tasks; a context manager, because generation has threads."""
 
-    def __init__(self, repository: Path, settings: Settings) -> None:
+    def __init__(self, repository: Path, settings: Settings, bundle: str = "") -> None:
         self._configs = {
-            name: config_from_pbtxt(
-                (repository / name / CONFIG_FILE).read_text(encoding="utf-8"),
-                f"{name}/{CONFIG_FILE}",
-            )
+            name: config_from_pbtxt(path.read_text(encoding="utf-8"), f"{name}/{CONFIG_FILE}")
             for name in (*STAGES, *TASKS)
-            if (repository / name / CONFIG_FILE).is_file()
+            if (path := repository / model_name(name, bundle) / CONFIG_FILE).is_file()
         }
         self._decoding: DecodingLoop | None = None
         self._runs: dict[str, Run] = {}
         for name in STAGES.keys() & self._configs.keys():
             config = self._configs[name]
             parameters = {key: value.string_value for key, value in config.parameters.items()}
-            stage = StageConfig(name, repository / name / "1", parameters)
+            stage = StageConfig(name, repository / config.name / "1", parameters)
             self._runs[name] = self._opened(config, stage, settings)
 
     def __enter__(self) -> Self:
@@ -76,15 +80,13 @@ class ServingChain:
         tensors = dict(inputs)
         for step in config.ensemble_scheduling.step:
             given = {tensor: tensors[name] for tensor, name in step.input_map.items()}
-            (made,) = self.stage(step.model_name, [given])
+            (made,) = self.stage(bare_name(step.model_name), [given])
             tensors |= {name: made[tensor] for tensor, name in step.output_map.items()}
         return {output.name: tensors[output.name] for output in config.output}
 
     def _opened(self, config: ModelConfig, stage: StageConfig, settings: Settings) -> Run:
         if config.backend == "python":
-            module = importlib.import_module(
-                f"sensorium_server.stages.{STAGE_MODULES[config.name]}"
-            )
+            module = importlib.import_module(f"sensorium_server.stages.{STAGE_MODULES[stage.name]}")
             run = module.stage(stage, settings)
             return lambda requests: [run(request) for request in requests]
         if config.backend == "onnxruntime":

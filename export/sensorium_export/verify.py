@@ -40,7 +40,8 @@ class Options:
     """What to verify and with how much.
 
     `grpc` and `http` are addresses of a running server; without them one is started on the
-    repository. `pictures` is a folder of real pictures to use as well.
+    repository. `pictures` is a folder of real pictures to use as well. `bundle` is the name that
+    the checkpoint was exported by, if it got one.
     """
 
     checkpoint: Path
@@ -50,6 +51,7 @@ class Options:
     pictures: Path | None = None
     grpc: str | None = None
     http: str | None = None
+    bundle: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     free = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
     settings = server_settings.load({"repository": options.repository, **free})
     checkpoint = load(options.checkpoint)
-    recipe = recipe_from_checkpoint(checkpoint)
+    recipe = recipe_from_checkpoint(checkpoint, options.bundle)
     check_repository(options.repository, recipe)
     check_digests(options.repository)
     check_origin(options.repository, recipe.name, checkpoint.path)
@@ -110,7 +112,7 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     runs = [reference.run(probe) for probe in inputs]
     trial = _Trial(inputs, runs, recipe.tolerance)
     tasks: dict[str, dict[str, Figures]] = {task: {} for task in recipe.tasks}
-    with ServingChain(options.repository, settings) as chain:
+    with ServingChain(options.repository, settings, options.bundle) as chain:
         advance("every stage in this process")
         stages = {stage: trial.stage_figures(chain, stage) for stage in recipe.stages}
         advance("every task in this process")
@@ -121,7 +123,7 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
         for way, address, concurrency in zip(
             TASK_WAYS[2:], addresses, (CONCURRENCY, 1), strict=True
         ):
-            with Client(address) as client:
+            with Client(address, bundle=options.bundle) as client:
                 for task, figures in tasks.items():
                     advance(f"{task} over {way}")
                     found = answers_from(client, task, inputs, concurrency)

@@ -12,6 +12,7 @@ from sensorium import (
     Answer,
     AsyncClient,
     Client,
+    ConfigurationError,
     InvalidInputError,
     OverloadedError,
     Retry,
@@ -150,3 +151,21 @@ def test_import_is_light() -> None:
             break
 
     assert min(seconds) < 0.2
+
+
+def test_a_bundle_goes_in_front_of_the_task() -> None:
+    """A client of a bundle asks its models; one without asks those of the plain names."""
+    transport = MockTransport({"image_captioning": {"caption": "a star", "score": 0.5}})
+
+    for bundle, model in (("", "image_captioning"), ("second", "second.image_captioning")):
+        with Client(transport=transport, bundle=bundle) as client:
+            assert client.caption(b"any picture").model == model
+        assert transport.requests[-1].model == model
+        assert transport.requests[-1].task == "image_captioning"
+
+
+@pytest.mark.parametrize("bundle", ["Second", "2nd", "a.b", "a b", "x" * 64, "é"])
+def test_names_that_no_bundle_has(bundle: str) -> None:
+    """What cannot be a bundle's name is refused before the network."""
+    with pytest.raises(ConfigurationError, match="not a bundle's name: a small letter"):
+        Client(transport=MockTransport({}), bundle=bundle)

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from tests.e2e.conftest import Caller, bytes_tensor, items_of
 from tests.server import media
+from tests.server.test_audio import BAD as BAD_SOUNDS
+from tests.server.test_video import BAD as BAD_VIDEOS
 
 from sensorium import Client
 from sensorium._config import address_from_url
@@ -38,6 +40,25 @@ CLIPS = {
     "WebM with sound": media.webm(media.clip(12), audio=media.tone(1.0, 48_000)[:, 0]),
 }
 CLIP = CLIPS["MP4 with sound"]
+BAD_FILES = [
+    *(("audio_tagging", "audio", *BAD_SOUNDS[case]) for case in BAD_SOUNDS),
+    *(("video_captioning", "video", *BAD_VIDEOS[case]) for case in BAD_VIDEOS),
+]
+ODD_SOUNDS = {
+    **{depth: media.wav(TONE, 16_000, depth) for depth in ("PCM_U8", "PCM_24", "FLOAT")},
+    "stereo": media.wav(media.tone(1.0, channels=2), 16_000),
+    "5.1": media.wav(media.tone(1.0, channels=6), 16_000),
+    "8 kHz": media.wav(media.tone(1.0, 8000), 8000),
+    "192 kHz": media.wav(media.tone(1.0, 192_000), 192_000),
+    "silence": media.wav(np.zeros(16_000), 16_000),
+}
+ODD_CLIPS = {
+    "variable frame rate": media.video(media.clip(5), [0, 0.1, 0.2, 1.5, 2.9]),
+    "rotated": media.mp4(media.clip(6), rotation=90),
+    "odd size": media.mp4(media.clip(6, 37, 51)),
+    "one frame": media.mp4(media.clip(1)),
+    "no sound": CLIPS["MP4"],
+}
 QUESTION = "what color is the large star?"
 WISH = {"text": "a red star", "seed": 7, "steps": 3, "guidance_scale": 2.0}
 
@@ -202,6 +223,28 @@ def test_request_of_several_items_answers_each(raw: Caller) -> None:
     )
 
     assert labels == [*single[0], *single[1]]
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "data", "message"), BAD_FILES, ids=[*BAD_SOUNDS, *BAD_VIDEOS]
+)
+def test_every_bad_file_is_told_what_is_wrong(
+    raw: Caller, task: str, name: str, data: bytes, message: str
+) -> None:
+    """What a stage refuses reaches the client in its words, without paths or tracebacks."""
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        raw.ask(task, **{name: data})
+
+    assert "Traceback" not in str(caught.value)
+    assert "site-packages" not in str(caught.value)
+
+
+def test_unusual_files_are_answered(client: Client) -> None:
+    """Any depth, channels, rate, rotation and size of file is heard or watched."""
+    for kind, sound in ODD_SOUNDS.items():
+        assert len([*client.tag_audio(sound)]) == len(AUDIO_LABELS), kind
+    for kind, video in ODD_CLIPS.items():
+        assert 0 < client.caption_video(video).score <= 1, kind
 
 
 @pytest.mark.parametrize(
