@@ -6,15 +6,14 @@ from pathlib import Path
 
 from sensorium.contract import checked_bundle
 from sensorium.errors import ConfigurationError
-from sensorium_export.checkpoint import Checkpoint, load
 from sensorium_export.graphs import graphs_of
 from sensorium_export.manifest import Manifest, manifest_from_build, manifest_path
 from sensorium_export.onnx_graph import bytes_from_onnx, onnx_from_module
 from sensorium_export.publish import publish, staging_beside
-from sensorium_export.recipe import Recipe, recipe_from_checkpoint
 from sensorium_export.repository import write_repository
 from sensorium_export.repository_check import check_repository
 from sensorium_export.runners import session_from_onnx
+from sensorium_export.source import Source, open_source
 from sensorium_export.stage_parity import GraphParity, graph_parity
 
 Advance = Callable[[str, int], None]
@@ -40,44 +39,44 @@ def export_bundle(
     """Export a checkpoint's graphs and publish them as a model repository.
 
     Args:
-        checkpoint: The directory that holds weights, config and tokenizer.
+        checkpoint: The directory that holds weights, config and tokenizer: Sensorium's own, or that
+            of a family of models (`sensorium_export.families`).
         repository: The model repository; other bundles in it stay.
         advance: Told after each graph and the publication, for a progress bar.
         bundle: What to call the bundle and, in front, its models, so that several share the
-            repository; without it, the models have no name in front.
+            repository; without it, those of a family are called like the directory, and those
+            of Sensorium's own format have no name in front.
 
     Raises:
         ConfigurationError: The checkpoint cannot be exported, or a graph disagrees with PyTorch.
             The repository is then as it was.
     """
-    checked_bundle(bundle)
-    loaded = load(checkpoint)
-    recipe = recipe_from_checkpoint(loaded, bundle)
+    source = open_source(checkpoint, checked_bundle(bundle))
+    recipe = source.recipe
     repository = repository.resolve()
     with staging_beside(repository) as staging:
-        graphs, parities = _graphs(loaded, recipe, advance)
-        write_repository(staging, recipe, graphs, loaded.tokenizer_path)
+        graphs, parities = _graphs(source, advance)
+        write_repository(staging, recipe, graphs, source.tokenizer_path)
         check_repository(staging, recipe)
-        manifest = manifest_from_build(recipe.name, loaded.path, staging, parities)
+        manifest = manifest_from_build(source, staging, parities)
         manifest_path(staging, recipe.name).write_text(manifest.to_json(), encoding="utf-8")
         publish(staging, repository, recipe.name)
         advance("published", len(parities) + 1)
     return ExportedBundle(repository, manifest, parities)
 
 
-def _graphs(
-    checkpoint: Checkpoint, recipe: Recipe, advance: Advance
-) -> tuple[dict[str, bytes], tuple[GraphParity, ...]]:
-    wanted = graphs_of(recipe.stages)
+def _graphs(source: Source, advance: Advance) -> tuple[dict[str, bytes], tuple[GraphParity, ...]]:
+    recipe = source.recipe
+    wanted = graphs_of(recipe)
     graphs, parities = {}, []
     for graph in wanted:
-        module = graph.module_in(checkpoint.model)
+        module = graph.module_in(source.model)
         onnx = onnx_from_module(
             module, graph.signature, recipe.sizes, name=graph.name, method=graph.method
         )
         graphs[graph.path] = bytes_from_onnx(onnx)
         session = session_from_onnx(graphs[graph.path])
-        parities.append(graph_parity(graph, checkpoint.model, session, recipe))
+        parities.append(graph_parity(graph, source.model, session, recipe))
         advance(graph.name, len(wanted) + 1)
     failures = [failure for parity in parities for failure in parity.failures]
     if failures:

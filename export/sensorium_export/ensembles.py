@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sensorium.contract import STAGES, TASKS
+from sensorium.contract import STAGES, TASKS, Signature
 
 OPTIONAL_PARTS = ("audio_encoder", "video_encoder", "image_decoder")
 """The networks that a checkpoint may lack; all others it has."""
@@ -181,6 +181,17 @@ def tasks_with(parts: Collection[str]) -> tuple[str, ...]:
     return tuple(
         task for task in TASKS if lacking.isdisjoint(step.stage for step in ENSEMBLES[task])
     )
+
+
+def signature_in(stage: str, tasks: Collection[str]) -> Signature:
+    """Return a stage's signature; of an encoder's outputs, those alone that these tasks use."""
+    signature = STAGES[stage]
+    if not stage.endswith("_encoder"):
+        return signature
+    steps = [step for task in tasks for step in ENSEMBLES[task] if step.stage == stage]
+    used = {output for step in steps for output in step.outputs}
+    outputs = tuple(spec for spec in signature.outputs if spec.name in used)
+    return Signature(signature.inputs, outputs, signature.optional)
 
 
 def stages_of(tasks: Collection[str]) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 """The ONNX files of a bundle: where each lies in the repository and which module it is made of."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from sensorium.contract import DECODER_GRAPHS, DIFFUSION_GRAPHS, STAGES, Signature
+from sensorium_export.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ GRAPHS: tuple[Graph, ...] = (
 """Every graph, in the order in which data flows."""
 
 
-def graphs_of(stages: Collection[str]) -> tuple[Graph, ...]:
-    """Return the graphs that some stages are made of."""
-    return tuple(graph for graph in GRAPHS if graph.module in stages)
+def graphs_of(recipe: Recipe) -> tuple[Graph, ...]:
+    """Return the graphs that a bundle's stages are made of, with the outputs that it uses."""
+    return tuple(
+        replace(graph, signature=recipe.signature(graph.name)) if graph.name in STAGES else graph
+        for graph in GRAPHS
+        if graph.module in recipe.stages
+    )

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sensorium.errors import ConfigurationError
-from sensorium_export.checkpoint import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from sensorium_export.onnx_graph import OPSET
+from sensorium_export.source import Source
 from sensorium_export.stage_parity import GraphParity
 from sensorium_server.manifest import SUFFIX, digest
 
 PACKAGES = ("sensorium", "torch", "onnx", "onnxscript", "onnxruntime")
-CHECKPOINT_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +26,7 @@ class Manifest:
 
     bundle: str
     created_from: Mapping[str, str]
+    packages: tuple[str, ...]
     models: tuple[str, ...]
     files: Mapping[str, str]
     parity: Mapping[str, Mapping[str, float]]
@@ -37,7 +37,7 @@ class Manifest:
             "bundle": self.bundle,
             "created_from": dict(self.created_from),
             "opset": OPSET,
-            "versions": {package: version(package) for package in PACKAGES},
+            "versions": {package: version(package) for package in self.packages},
             "models": list(self.models),
             "files": dict(self.files),
             "parity": {stage: dict(figures) for stage, figures in self.parity.items()},
@@ -46,14 +46,15 @@ class Manifest:
 
 
 def manifest_from_build(
-    bundle: str, checkpoint: Path, repository: Path, parities: Iterable[GraphParity]
+    source: Source, repository: Path, parities: Iterable[GraphParity]
 ) -> Manifest:
     """Describe a repository that has just been written and holds nothing but the bundle."""
     models = sorted(entry.name for entry in repository.iterdir())
     files = sorted(path for path in repository.glob("*/1/*") if not path.name.startswith("."))
     return Manifest(
-        bundle=bundle,
-        created_from={name: digest(checkpoint / name) for name in CHECKPOINT_FILES},
+        bundle=source.recipe.name,
+        created_from={name: digest(source.path / name) for name in source.files},
+        packages=PACKAGES + source.packages,
         models=tuple(models),
         files={path.relative_to(repository).as_posix(): digest(path) for path in files},
         parity={

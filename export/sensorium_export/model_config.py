@@ -26,7 +26,6 @@ from sensorium.contract import (
     Signature,
     TensorSpec,
     model_name,
-    signature_of,
 )
 from sensorium.errors import ConfigurationError
 from sensorium_export.ensembles import ENSEMBLES
@@ -108,7 +107,7 @@ def _stage_config(name: str, recipe: Recipe) -> ModelConfig:
     config = ModelConfig(
         name=model_name(name, recipe.bundle), backend=BACKENDS[name], max_batch_size=MAX_BATCH_SIZE
     )
-    _add_tensors(config, signature_of(name), recipe.sizes)
+    _add_tensors(config, recipe.signature(name), recipe.sizes)
     # No queue delay: a batch forms of what queues up while the one before runs. A request that
     # expires there, by the timeout that it came with, is dropped.
     config.dynamic_batching.default_queue_policy.allow_timeout_override = True

@@ -137,6 +137,7 @@ def questions_of(checkpoint: Path, count: int, max_tokens: int, max_chars: int) 
         f"zyzzyva {words[-1]} żółć 日本",
         "zyzzyva",
     ]
+    hard = [text for text in hard if _fits(text, tokenizer, max_tokens, max_chars)]
     texts = dict.fromkeys([*hard, *written])
     for text in _random_texts(known, _TRIES * count, max_tokens):
         if len(texts) >= count:

@@ -7,10 +7,19 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sensorium.contract import BATCH, MEDIA, MEL_FRAMES, MEMORY, PAST, SEQUENCE
+from sensorium.contract import (
+    BATCH,
+    MEDIA,
+    MEL_FRAMES,
+    MEMORY,
+    PAST,
+    SEQUENCE,
+    TASKS,
+    Signature,
+)
 from sensorium.errors import ConfigurationError
 from sensorium_export.checkpoint import Checkpoint
-from sensorium_export.ensembles import OPTIONAL_PARTS, stages_of, tasks_with
+from sensorium_export.ensembles import OPTIONAL_PARTS, signature_in, stages_of, tasks_with
 from sensorium_export.models import ModelConfig
 
 Values = TypeVar("Values")
@@ -132,6 +141,10 @@ class Recipe:
     events: EventRecipe
     tolerance: Tolerance
 
+    def signature(self, name: str) -> Signature:
+        """Return the signature of a task, or of a stage as these tasks use it."""
+        return TASKS[name] if name in TASKS else signature_in(name, self.tasks)
+
 
 def recipe_from_checkpoint(checkpoint: Checkpoint, bundle: str = "") -> Recipe:
     """Read the recipe out of a loaded checkpoint; `bundle` names it otherwise than its config does.
@@ -163,6 +176,33 @@ def recipe_from_checkpoint(checkpoint: Checkpoint, bundle: str = "") -> Recipe:
         video_labels=tuple(config["video_labels"]) if watches else (),
         events=_overridden(EventRecipe, "events", {}, config),
         tolerance=_overridden(Tolerance, "parity", _default_tolerance(), config),
+    )
+
+
+def family_recipe(
+    bundle: str,
+    tasks: tuple[str, ...],
+    *,
+    sizes: Mapping[str, int],
+    image: ImageRecipe,
+    text: TextRecipe,
+) -> Recipe:
+    """Return the recipe of a checkpoint of another format; its bundle always has a name."""
+    return Recipe(
+        name=bundle,
+        bundle=bundle,
+        tasks=tasks,
+        stages=stages_of(tasks),
+        sizes=MappingProxyType(dict(sizes)),
+        largest=MappingProxyType({BATCH: MAX_BATCH_SIZE, SEQUENCE: text.max_tokens}),
+        image=image,
+        text=text,
+        audio=None,
+        video=None,
+        audio_labels=(),
+        video_labels=(),
+        events=EventRecipe(),
+        tolerance=Tolerance(**_default_tolerance()),
     )
 
 

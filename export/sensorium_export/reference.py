@@ -16,12 +16,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from sensorium.contract import STAGES
-from sensorium_export.checkpoint import Checkpoint
 from sensorium_export.probes import Probe
-from sensorium_export.recipe import Recipe
 from sensorium_export.reference_drawing import drawn
-from sensorium_export.reference_input import clip, log_mel, pixel_values, track_log_mel
+from sensorium_export.reference_input import clip, log_mel, track_log_mel
 from sensorium_export.reference_labels import (
     action_scores,
     merged,
@@ -31,6 +28,7 @@ from sensorium_export.reference_labels import (
     track_events,
 )
 from sensorium_export.runners import run_module
+from sensorium_export.source import Source
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -55,12 +53,11 @@ class ReferenceRun:
 class Reference:
     """A checkpoint that answers in PyTorch."""
 
-    def __init__(self, checkpoint: Checkpoint, recipe: Recipe) -> None:
-        self.model = checkpoint.model
-        self.recipe = recipe
-        self.tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer_path))
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.recipe = source.recipe
+        self.model: Any = source.model
+        self.tokenizer = Tokenizer.from_file(str(source.tokenizer_path))
 
     def run(self, probe: Probe) -> ReferenceRun:
         """Answer every task for one probe."""
@@ -84,7 +81,7 @@ class _Walk:
 
         def seen() -> Tensors:
             pixels = np.zeros((1, 3, size, size), np.float32)
-            pixels = pixel_values(image, self._recipe.image) if image else pixels
+            pixels = self._reference.source.pixel_values(image) if image else pixels
             return {"pixel_values": pixels, "image_present": np.array([[int(bool(image))]])}
 
         return self._encoded("image_encoder", self._ran("image_preprocess", given, seen))
@@ -127,7 +124,7 @@ class _Walk:
         """Read a text."""
 
         def read() -> Tensors:
-            ids = np.array([self._reference.tokenizer.encode(text.decode()).ids], np.int64)
+            ids = np.array([self._reference.source.token_ids(text.decode())], np.int64)
             return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
         return self._encoded("text_encoder", self._ran("text_preprocess", {"text": text}, read))
@@ -223,7 +220,7 @@ class _Walk:
 
     def _encoded(self, stage: str, known: Tensors) -> Tensors:
         """Run a network; return its outputs and what went in."""
-        signature = STAGES[stage]
+        signature = self._recipe.signature(stage)
         inputs = {spec.name: known[spec.name] for spec in signature.inputs}
         module = self._reference.model.get_submodule(stage)
         made = self._ran(stage, inputs, lambda: run_module(module, "forward", signature, inputs))

@@ -47,8 +47,12 @@ class Clip:
 
 def pixel_values(data: bytes, recipe: ImageRecipe) -> NDArray[np.float32]:
     """Return a picture's normalised pixels, [1, 3, image_size, image_size]."""
-    picture = _cropped(_rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))), recipe)
-    return _normalised(picture, recipe)[None]
+    return _normalised(_cropped(rgb_picture(data), recipe), recipe)[None]
+
+
+def rgb_picture(data: bytes) -> Image.Image:
+    """Return a file's picture upright and in RGB."""
+    return _rgb(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
 
 
 def _normalised(picture: Image.Image, recipe: ImageRecipe) -> NDArray[np.float32]:

@@ -55,7 +55,7 @@ def write_repository(
     for name in STAGE_MODULES.keys() & set(recipe.stages):
         text = MODEL_PY.format(module=STAGE_MODULES[name])
         inside(f"{name}/1/model.py").write_text(text, encoding="utf-8")
-    for name in TOKENIZER_STAGES:
+    for name in set(TOKENIZER_STAGES) & set(recipe.stages):
         shutil.copyfile(tokenizer, inside(f"{name}/1/{TOKENIZER_FILE}"))
     for path, data in graphs.items():
         inside(path).write_bytes(data)

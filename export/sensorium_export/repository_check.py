@@ -11,7 +11,6 @@ from sensorium.contract import (
     TensorSpec,
     bare_name,
     model_name,
-    signature_of,
 )
 from sensorium.errors import ConfigurationError
 from sensorium_export.ensemble_check import TensorType, ensemble_problems, type_text, types_of
@@ -54,14 +53,14 @@ def repository_problems(repository: Path, recipe: Recipe) -> list[str]:
         except ConfigurationError as error:
             problems.append(str(error))
     for name, config in configs.items():
-        problems += _model_problems(name, config, recipe.sizes)
+        problems += _model_problems(name, config, recipe)
         problems += _missing_files(repository, name)
         if bare_name(name) in recipe.tasks:
             problems += [f"{name}: {one}" for one in ensemble_problems(config, configs)]
     return problems
 
 
-def _model_problems(name: str, config: ModelConfig, sizes: Mapping[str, int]) -> Iterator[str]:
+def _model_problems(name: str, config: ModelConfig, recipe: Recipe) -> Iterator[str]:
     if config.name != name:
         yield f'{name}: the config is named "{config.name}"'
     kind = bare_name(name)
@@ -71,12 +70,12 @@ def _model_problems(name: str, config: ModelConfig, sizes: Mapping[str, int]) ->
         yield f'{name}: platform "{config.platform}", expected "ensemble"'
     if config.max_batch_size < 1:
         yield f"{name}: max_batch_size {config.max_batch_size}; it must be 1 or more"
-    signature = signature_of(kind)
+    signature = recipe.signature(kind)
     for side, found, specs in (
         ("input", config.input, signature.inputs + signature.optional),
         ("output", config.output, signature.outputs),
     ):
-        expected = {spec.name: _type_of(spec, sizes) for spec in specs}
+        expected = {spec.name: _type_of(spec, recipe.sizes) for spec in specs}
         yield from _tensor_problems(f"{name}: {side}", types_of(found), expected)
 
 

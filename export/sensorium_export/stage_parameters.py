@@ -86,13 +86,13 @@ _PARAMETERS: Mapping[str, Callable[[Recipe], Parameters]] = MappingProxyType(
 def _graph_parameters(stage: str, recipe: Recipe) -> Parameters:
     """Return threads, and the lengths to which inputs may be padded so that they share a run."""
     axes = {axis for spec in STAGES[stage].inputs for axis in spec.shape}
-    lengths = {
-        SEQUENCE: _doublings(recipe.text.max_tokens),
-        MEL_FRAMES: _with_halves(_LONGEST_MEL),
-        MEDIA: _media_lengths(recipe),
+    lengths: Mapping[str, Callable[[], list[int]]] = {
+        SEQUENCE: lambda: _doublings(recipe.text.max_tokens),
+        MEL_FRAMES: lambda: _with_halves(_LONGEST_MEL),
+        MEDIA: lambda: _media_lengths(recipe),
     }
     buckets = {
-        f"buckets.{axis}": ",".join(map(str, values))
+        f"buckets.{axis}": ",".join(map(str, values()))
         for axis, values in lengths.items()
         if axis in axes
     }

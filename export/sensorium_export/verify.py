@@ -10,16 +10,16 @@ import numpy as np
 from sensorium import Client
 from sensorium.contract import TASKS, DType
 from sensorium.errors import SensoriumError
-from sensorium_export.checkpoint import load
 from sensorium_export.judgement import Figures, Judge, Outputs, judged
 from sensorium_export.manifest import check_origin
 from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card
 from sensorium_export.probes import Probe, probes, questions_of
-from sensorium_export.recipe import Tolerance, recipe_from_checkpoint
+from sensorium_export.recipe import Tolerance
 from sensorium_export.reference import Reference, ReferenceRun, StageRun
 from sensorium_export.repository_check import check_repository
 from sensorium_export.served import answers_from
 from sensorium_export.serving_chain import ServingChain
+from sensorium_export.source import open_source
 from sensorium_server import settings as server_settings
 from sensorium_server.launch import Server
 from sensorium_server.manifest import check as check_digests
@@ -97,22 +97,22 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     """
     free = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
     settings = server_settings.load({"repository": options.repository, **free})
-    checkpoint = load(options.checkpoint)
-    recipe = recipe_from_checkpoint(checkpoint, options.bundle)
+    source = open_source(options.checkpoint, options.bundle)
+    recipe = source.recipe
     check_repository(options.repository, recipe)
     check_digests(options.repository)
-    check_origin(options.repository, recipe.name, checkpoint.path)
+    check_origin(options.repository, recipe.name, source.path)
     questions = questions_of(
-        checkpoint.path, options.count, recipe.text.max_tokens, settings.max_text_chars
+        source.path, options.count, recipe.text.max_tokens, settings.max_text_chars
     )
     media = {spec.name for task in recipe.tasks for spec in TASKS[task].inputs}
     inputs = probes(options.count, questions, options.pictures, options.seed, media)
     advance(f"PyTorch on {len(inputs)} inputs")
-    reference = Reference(checkpoint, recipe)
+    reference = Reference(source)
     runs = [reference.run(probe) for probe in inputs]
     trial = _Trial(inputs, runs, recipe.tolerance)
     tasks: dict[str, dict[str, Figures]] = {task: {} for task in recipe.tasks}
-    with ServingChain(options.repository, settings, options.bundle) as chain:
+    with ServingChain(options.repository, settings, recipe.bundle) as chain:
         advance("every stage in this process")
         stages = {stage: trial.stage_figures(chain, stage) for stage in recipe.stages}
         advance("every task in this process")
@@ -123,7 +123,7 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
         for way, address, concurrency in zip(
             TASK_WAYS[2:], addresses, (CONCURRENCY, 1), strict=True
         ):
-            with Client(address, bundle=options.bundle) as client:
+            with Client(address, bundle=recipe.bundle) as client:
                 for task, figures in tasks.items():
                     advance(f"{task} over {way}")
                     found = answers_from(client, task, inputs, concurrency)

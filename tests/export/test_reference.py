@@ -14,6 +14,7 @@ from sensorium_export.probes import probes
 from sensorium_export.recipe import ImageRecipe, Recipe
 from sensorium_export.reference import Reference
 from sensorium_export.reference_input import pixel_values
+from sensorium_export.source import NativeSource
 
 PROBE = probes(1, ["what color is the star?"])[0]
 SQUARE = ImageRecipe(4, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "squash")
@@ -59,9 +60,9 @@ def test_crop_takes_the_middle() -> None:
     assert cropped.max() == -1.0
 
 
-def test_run_gives_every_stage_and_task(toy: Checkpoint, recipe: Recipe) -> None:
+def test_run_gives_every_stage_and_task(toy: Checkpoint) -> None:
     """All tensors of the contract are there, so that every stage can be compared."""
-    run = Reference(toy, recipe).run(PROBE)
+    run = Reference(NativeSource(toy.path, "")).run(PROBE)
 
     assert {stage.stage for stage in run.stages} == set(STAGES)
     for stage in run.stages:
@@ -76,11 +77,11 @@ def test_run_gives_every_stage_and_task(toy: Checkpoint, recipe: Recipe) -> None
 
 def test_generation_is_the_likeliest_word_again_and_again(toy: Checkpoint, recipe: Recipe) -> None:
     """The score is the product of the probabilities of the words chosen."""
-    run = Reference(toy, recipe).run(PROBE)
+    run = Reference(NativeSource(toy.path, "")).run(PROBE)
     answered = next(stage for stage in run.stages if stage.stage == "text_decoder")
     memory, mask = (torch.from_numpy(answered.inputs[name]) for name in ("memory", "memory_mask"))
     words = answered.outputs["text"].item().decode().split()
-    vocabulary = Reference(toy, recipe).tokenizer.get_vocab()
+    vocabulary = Reference(NativeSource(toy.path, "")).tokenizer.get_vocab()
     tokens = [recipe.text.bos_id, *(vocabulary[word] for word in words)]
 
     steps = min(len(tokens), recipe.text.max_new_tokens)

@@ -14,6 +14,7 @@ from sensorium_export.probes import Probe, probes, questions_of
 from sensorium_export.recipe import Recipe
 from sensorium_export.reference import Reference, ReferenceRun
 from sensorium_export.serving_chain import ServingChain
+from sensorium_export.source import NativeSource
 from sensorium_export.verify import request_of
 from sensorium_server import settings
 
@@ -32,9 +33,9 @@ def inputs(toy: Checkpoint) -> list[Probe]:
 
 
 @pytest.fixture(scope="module")
-def expected(toy: Checkpoint, recipe: Recipe, inputs: list[Probe]) -> list[ReferenceRun]:
+def expected(toy: Checkpoint, inputs: list[Probe]) -> list[ReferenceRun]:
     """What PyTorch makes of them."""
-    reference = Reference(toy, recipe)
+    reference = Reference(NativeSource(toy.path, ""))
     return [reference.run(probe) for probe in inputs]
 
 

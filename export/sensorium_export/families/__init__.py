@@ -1,0 +1,55 @@
+"""The families of trained models that can be exported: one module each, named in `FAMILIES`.
+
+A family's module has `load(path, config, recipe_name, bundle)`, which returns a `FamilySource`:
+modules named like stages, a recipe, and the family's own preprocessing from the library itself, to
+be held against what is served.
+"""
+
+import importlib
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from sensorium.contract import checked_bundle
+from sensorium.errors import ConfigurationError
+from sensorium_export.families.source import FamilySource, check_files
+
+FAMILIES: Mapping[str, str] = MappingProxyType({"clip": "clip"})
+"""The `model_type` of a config.json, and the module here that reads such checkpoints."""
+
+
+def load_family(path: Path, config: Mapping[str, Any], bundle: str) -> FamilySource:
+    """Load a checkpoint of a family.
+
+    Args:
+        path: The directory that `save_pretrained` wrote.
+        config: What its config.json says.
+        bundle: The bundle's name; without it, the directory's.
+
+    Raises:
+        ConfigurationError: The family is unknown, the directory lacks something or holds what does
+            not belong together, or transformers is not installed.
+    """
+    kind = str(config["model_type"])
+    if kind not in FAMILIES:
+        raise ConfigurationError(
+            f'{path.name}/config.json: model_type = "{kind}" is no family that can be exported; '
+            f"those are: {', '.join(sorted(FAMILIES))}"
+        )
+    if find_spec("transformers") is None:
+        raise ConfigurationError(
+            f"{path.name} is read by transformers, which is not installed: "
+            f"pip install 'sensorium[families]'"
+        )
+    check_files(path, config)
+    module = importlib.import_module(f"sensorium_export.families.{FAMILIES[kind]}")
+    source: FamilySource = module.load(path, checked_bundle(bundle or bundle_named_like(path)))
+    return source
+
+
+def bundle_named_like(path: Path) -> str:
+    """Return a bundle's name after the directory: `clip-vit-b32` gives `clip_vit_b32`."""
+    name = "".join(letter if letter.isalnum() else "_" for letter in path.resolve().name.lower())
+    return name if name[:1].isalpha() else f"bundle_{name}"
