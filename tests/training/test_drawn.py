@@ -13,6 +13,7 @@ from sensorium_export.models.diffusion import DiffusionImageDecoder
 from sensorium_export.models.text_encoder import TextEncoder
 from sensorium_training import drawing, journal, tokenizer
 from sensorium_training.crowd import crowd_layout, draw_crowd
+from sensorium_training.drawing_material import Amount, material
 from sensorium_training.drawn import (
     ATTRIBUTES,
     Sampling,
@@ -194,7 +195,7 @@ def test_noise_keeps_the_variance_and_velocity_gives_the_picture_back() -> None:
     levels = drawing.noise_levels(1000)
     assert 0 < float(levels.min()) < 0.05
     assert 0.95 < float(levels.max()) < 1
-    assert float(levels.median()) == pytest.approx(0.5, abs=0.01)
+    assert float(levels.median()) == pytest.approx(0.668, abs=0.01)
 
 
 def test_a_picture_does_not_depend_on_its_batch() -> None:
@@ -234,6 +235,13 @@ def test_condition_follows_another_text_encoder() -> None:
     assert "layout.unconditional" not in changed
 
 
+def keep_pictures(cache: Path) -> None:
+    """Put a thousand plain pictures where training keeps what it has drawn."""
+    pictures = np.zeros((1000, 64, 64, 3), np.uint8)
+    pictures[:] = np.arange(1000)[:, None, None, None] % 200
+    np.save(cache / "train-64-1k.npy", pictures)
+
+
 @pytest.mark.slow
 def test_drawing_learns(tmp_path: Path) -> None:
     """A few texts and pictures lower both losses, and the journal tells."""
@@ -241,43 +249,58 @@ def test_drawing_learns(tmp_path: Path) -> None:
     torch.manual_seed(0)
     reader, config = small_reader(tokenizer.vocabulary(), 0)
     plan = drawing.DrawingPlan(
-        minutes=0.15,
-        batch=10,
-        crowds=2,
-        reading_steps=60,
-        reading_batch=16,
-        warm_up=10,
-        report_every=10,
+        minutes=0.15, batch=8, reading_steps=60, reading_batch=16, warm_up=10, report_every=10
     )
-    task = drawing.Drawing(DiffusionImageDecoder(config), reader, plan)
+    decoder = DiffusionImageDecoder(config)
     rng, path = np.random.default_rng(0), tmp_path / "journal.jsonl"
     saved: list[int] = []
 
-    drawing.read(task, rng, journal.Journal(path, "reading", 1))
-    drawing.draw(
-        task,
-        drawing.Material(*real(32, 7)),
-        rng,
-        journal.Journal(path, "drawing", 1),
-        lambda: saved.append(task.step),
-    )
+    drawing.read(decoder, reader, plan, rng, journal.Journal(path, "reading", 1))
+    task = drawing.Drawing(decoder, plan)
+    keep_pictures(tmp_path)
+    shown = material(decoder, reader, Amount(1, 15), tmp_path, rng)
+    layout = [weight.clone() for weight in decoder.layout.parameters()]
+    drawing.draw(task, shown, journal.Journal(path, "drawing", 1), lambda: saved.append(task.step))
 
     reports = journal.read(path)
     reading, pictures = ([r for r in reports if r["stage"] == s] for s in ("reading", "drawing"))
     assert float(reading[-1]["layout_loss"]) < float(reading[0]["layout_loss"])
-    assert float(pictures[-1]["picture_loss"]) < float(pictures[0]["picture_loss"])
+    assert float(pictures[-1]["picture_loss"]) < 0.5 * float(pictures[0]["picture_loss"])
     assert saved[-1] == task.step
+    assert all(map(torch.equal, layout, decoder.layout.parameters()))
+
+
+def test_material_pairs_pictures_with_the_layouts_of_their_texts(tmp_path: Path) -> None:
+    """A crowd's layout is that of its captions, and a batch keeps picture and layout together."""
+    reader, config = small_reader(tokenizer.vocabulary(), 0)
+    decoder = DiffusionImageDecoder(config)
+    keep_pictures(tmp_path)
+
+    made = material(decoder, reader, Amount(5, 4), tmp_path, np.random.default_rng(6))
+
+    again = np.random.default_rng(6)
+    crowds = [draw_crowd(again) for _ in range(4)]
+    for layouts in made.layouts:
+        torch.testing.assert_close(
+            layouts[:4].float(), crowd_layout(decoder, reader, crowds), atol=4e-3, rtol=0
+        )
+    assert made.pictures[4:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    clean, layout = made.batch(64)
+    for picture, one in zip(clean, layout, strict=True):
+        (number,) = {n for n in range(9) if (made.layouts[:, n].float() == one).all((1, 2)).any()}
+        restored = (picture.permute(1, 2, 0) + 1) * 127.5
+        assert (restored - made.pictures[number]).abs().max() < 0.6
 
 
 def test_saved_weights_are_the_decoders(tmp_path: Path) -> None:
     """What training saves can be loaded as a decoder, and resuming restores the step."""
-    reader, config = small_reader(tokenizer.vocabulary(), 0)
+    _, config = small_reader(tokenizer.vocabulary(), 0)
     plan = drawing.DrawingPlan()
-    first = drawing.Drawing(DiffusionImageDecoder(config), reader, plan)
+    first = drawing.Drawing(DiffusionImageDecoder(config), plan)
     first.step, first.minutes = 12, 0.5
     first.save(tmp_path)
 
-    again = drawing.Drawing(DiffusionImageDecoder(config), reader, plan)
+    again = drawing.Drawing(DiffusionImageDecoder(config), plan)
     again.resume(tmp_path)
 
     assert (again.step, again.minutes) == (12, 0.5)

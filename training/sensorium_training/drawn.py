@@ -5,7 +5,7 @@ textures and some tilts and places of it, drawn by the renderer: template matchi
 with the ink solved for in closed form. So the judge can be proved on real pictures, and its own
 errors bound what the figures of drawn ones mean.
 
-    python -m sensorium_training.drawn --prompts 500 --steps 30 --guidance-scale 3
+    python -m sensorium_training.drawn --prompts 500
 """
 
 import argparse
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sensorium._config import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
 from sensorium_export.models.diffusion import DiffusionImageDecoder
 from sensorium_server.diffusion import Conditions, noise, pixels, sample
 from sensorium_training.dataset import SPLITS, scenes
@@ -211,8 +212,8 @@ def verdict(picture: NDArray[np.uint8], scene: Scene) -> Mapping[str, NDArray[np
 class Sampling:
     """How pictures are drawn."""
 
-    steps: int = 30
-    guidance_scale: float = 3.0
+    steps: int = DEFAULT_STEPS
+    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
     batch: int = 25
 
 

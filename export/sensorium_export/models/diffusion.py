@@ -1,10 +1,11 @@
-"""The image decoder: a text becomes a layout of zones, and a small U-Net draws it out of noise.
+"""The image decoder: a text becomes a layout of zones, and a small network draws it out of noise.
 
 Diffusion with velocity prediction and the cosine schedule: Salimans and Ho, "Progressive
-Distillation for Fast Sampling of Diffusion Models" (2022), appendix D. Residual blocks whose
-normalised features are scaled and shifted: Dhariwal and Nichol, "Diffusion Models Beat GANs on
-Image Synthesis" (2021), section 3. Here scale and shift differ from zone to zone, as in Park et
-al., "Semantic Image Synthesis with Spatially-Adaptive Normalization" (2019).
+Distillation for Fast Sampling of Diffusion Models" (2022), appendix D. The picture is composed of
+layers, each with its opacity: a backdrop and a sprite for each zone, as in Greff et al.,
+"Multi-Object Representation Learning with Iterative Variational Inference" (2019), section 2.1.
+Residual blocks whose normalised features are scaled and shifted: Peebles and Xie, "Scalable
+Diffusion Models with Transformers" (2023), section 3.2.
 """
 
 import math
@@ -16,19 +17,28 @@ from torch.nn import functional as F
 from sensorium_export.models.attention import CrossAttentionBlock, key_mask
 from sensorium_export.models.config import ModelConfig
 
-PATCH = 4
-"""Pixels to the side of a patch: the U-Net's finest grid is of patches."""
+SPRITE_WIDTH = 176
+"""Features of a sprite."""
 
-CHANNELS = 80
-"""Features of a patch."""
+SPRITE_FEEDFORWARD = 256
+"""Features inside a sprite's residual block."""
 
-COARSE_CHANNELS = 80
-"""Features of a cell of two by two patches."""
+SPRITE_BLOCKS = 3
+"""Residual blocks that make out a sprite."""
+
+INKS = 2
+"""Mixtures of red, green and blue by which a window is looked at."""
 
 READING_LAYERS = 2
 """Layers of cross-attention from the layout to the text."""
 
-_GROUPS = 8
+LEAST_NOISE = 0.1
+"""Below this σ the noisy picture is itself a part of the prediction: ever more, with less noise."""
+
+_BACKDROP_WIDTH = 64
+_BACKDROP_CELL = 8
+_BACKDROP_STOPS = 4
+_WINDOW_STEP = 5 / 16
 _OCTAVES = 16
 _FASTEST = 256.0
 
@@ -72,46 +82,98 @@ class NoiseLevel(nn.Module):
         return out[:, None]
 
 
-class ZoneMap(nn.Module):
-    """Lays zone vectors over a grid: each cell gets its zone's, and all get the background's."""
+class Windows(nn.Module):
+    """Cuts a picture into overlapping windows, one around each zone, and adds windows up again."""
 
-    share: Tensor
+    place: Tensor
 
-    def __init__(self, side: int, layout: int) -> None:
+    def __init__(self, side: int, zones: int) -> None:
         super().__init__()
-        self.side = side
-        across = math.isqrt(layout - 1)
-        third = ((torch.arange(side) + 0.5) * across / side).long()
-        zone = (third[:, None] * across + third[None]).flatten()
-        share = F.one_hot(zone, layout).float()
-        share[:, -1] = 1
-        self.register_buffer("share", share, persistent=False)
+        self.across = math.isqrt(zones)
+        step = round(side * _WINDOW_STEP)
+        self.side = side - (self.across - 1) * step
+        start = torch.arange(self.across)[:, None] * step
+        pixel = (start + torch.arange(self.side)).flatten()
+        self.register_buffer("place", F.one_hot(pixel, side).float().T, persistent=False)
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Return [batch, features, side, side] from [batch, layout, features]."""
-        grid = self.share @ vectors
-        return grid.unflatten(1, (self.side, self.side)).permute(0, 3, 1, 2)
+    def cut(self, picture: Tensor) -> Tensor:
+        """Return [batch, zones, channels, pixels] of [batch, channels, side, side]."""
+        grid = (self.place.T @ picture @ self.place).unflatten(3, (self.across, self.side))
+        rows = grid.unflatten(2, (self.across, self.side)).permute(0, 2, 4, 1, 3, 5)
+        return rows.flatten(4).flatten(1, 2)
+
+    def add(self, windows: Tensor) -> Tensor:
+        """Return [batch, channels, side, side], the sum of [batch, zones, channels, pixels]."""
+        cells = windows.unflatten(3, (self.side, self.side)).unflatten(1, (self.across, -1))
+        grid = cells.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+        return self.place @ grid @ self.place.T
 
 
-class ResidualBlock(nn.Module):
-    """Two 3 × 3 convolutions around an identity, told by scale and shift what to draw where."""
+class SpriteBlock(nn.Module):
+    """A feed-forward block around an identity, told by scale and shift what to make out."""
 
-    def __init__(self, channels: int, width: int, zone_map: ZoneMap) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm_first = nn.GroupNorm(_GROUPS, channels)
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.film = nn.Linear(width, 2 * channels)
-        self.zone_map = zone_map
-        self.norm_second = nn.GroupNorm(_GROUPS, channels)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
+        self.norm = nn.LayerNorm(SPRITE_WIDTH, elementwise_affine=False)
+        self.film = nn.Linear(width, 2 * SPRITE_WIDTH)
+        self.up = nn.Linear(SPRITE_WIDTH, SPRITE_FEEDFORWARD)
+        self.down = nn.Linear(SPRITE_FEEDFORWARD, SPRITE_WIDTH)
+        nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Tensor, layout: Tensor) -> Tensor:
-        """Refine [batch, channels, side, side] under [batch, layout, width]."""
-        scale, shift = self.zone_map(self.film(layout)).chunk(2, dim=1)
-        hidden = self.norm_second(self.first(F.silu(self.norm_first(x))))
-        out: Tensor = x + self.second(F.silu(hidden * (1 + scale) + shift))
+    def forward(self, x: Tensor, zone: Tensor) -> Tensor:
+        """Refine [batch, zones, SPRITE_WIDTH] under [batch, zones, width]."""
+        scale, shift = self.film(zone).chunk(2, dim=-1)
+        out: Tensor = x + self.down(F.silu(self.up(self.norm(x) * (1 + scale) + shift)))
         return out
+
+
+class Sprites(nn.Module):
+    """What stands in each zone: how opaque each pixel of its window is, its shade and its ink."""
+
+    def __init__(self, width: int, pixels: int) -> None:
+        super().__init__()
+        self.mix = nn.Linear(width, INKS * 3)
+        self.look = nn.Linear(INKS * pixels, SPRITE_WIDTH)
+        self.blocks = nn.ModuleList(SpriteBlock(width) for _ in range(SPRITE_BLOCKS))
+        self.norm = nn.LayerNorm(SPRITE_WIDTH)
+        self.sprite = nn.Linear(SPRITE_WIDTH, 2 * pixels)
+        self.ink = nn.Linear(SPRITE_WIDTH, 3)
+        start = torch.tensor([-2.0, 1.0]).repeat_interleave(pixels)
+        self.sprite.bias = nn.Parameter(start)
+        nn.init.normal_(self.sprite.weight, std=0.01)
+
+    def forward(self, windows: Tensor, zone: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the opacity [batch, zones, 1, pixels] and the paint [batch, zones, 3, pixels]."""
+        mixed = self.mix(zone).unflatten(-1, (INKS, 3)) @ windows
+        x = self.look(mixed.flatten(2))
+        for block in self.blocks:
+            x = block(x, zone)
+        x = self.norm(x)
+        opacity, shade = self.sprite(x).unflatten(-1, (2, 1, -1)).unbind(2)
+        return opacity.sigmoid(), (self.ink(x) + 1)[..., None] * shade - 1
+
+
+class Backdrop(nn.Module):
+    """The background: a colour at some heights, and between them the way from one to the next."""
+
+    between: Tensor
+
+    def __init__(self, side: int, width: int) -> None:
+        super().__init__()
+        cells = (side // _BACKDROP_CELL) ** 2
+        self.look = nn.Linear(3 * cells, _BACKDROP_WIDTH)
+        self.told = nn.Linear(width, _BACKDROP_WIDTH)
+        self.stops = nn.Linear(_BACKDROP_WIDTH, 3 * _BACKDROP_STOPS)
+        stops = torch.eye(_BACKDROP_STOPS)[None]
+        between = F.interpolate(stops, size=side, mode="linear", align_corners=True)[0]
+        self.register_buffer("between", between, persistent=False)
+
+    def forward(self, noisy: Tensor, background: Tensor) -> Tensor:
+        """Return a picture shaped like `noisy`, under [batch, width]."""
+        seen = self.look(F.avg_pool2d(noisy, _BACKDROP_CELL).flatten(1))
+        stops = self.stops(F.silu(seen + self.told(background)))
+        heights = stops.unflatten(1, (3, _BACKDROP_STOPS)) @ self.between
+        return heights[..., None].expand(-1, -1, -1, heights.shape[2])
 
 
 class DiffusionImageDecoder(nn.Module):
@@ -120,21 +182,12 @@ class DiffusionImageDecoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        side, width = config.image_size // PATCH, config.width
-        fine, coarse = ZoneMap(side, config.layout), ZoneMap(side // 2, config.layout)
         self.layout = LayoutCondition(config)
-        self.zone = nn.Linear(width, width)
-        self.noise_level = NoiseLevel(width)
-        self.patch = nn.Conv2d(3 * PATCH**2, CHANNELS, 3, padding=1)
-        self.place = nn.Parameter(torch.zeros(CHANNELS, side, side))
-        self.before = ResidualBlock(CHANNELS, width, fine)
-        self.shrink = nn.Conv2d(4 * CHANNELS, COARSE_CHANNELS, 1)
-        self.middle = ResidualBlock(COARSE_CHANNELS, width, coarse)
-        self.grow = nn.Conv2d(COARSE_CHANNELS, 4 * CHANNELS, 1)
-        self.after = nn.ModuleList(ResidualBlock(CHANNELS, width, fine) for _ in range(2))
-        self.norm = nn.GroupNorm(_GROUPS, CHANNELS)
-        self.pixels = nn.Conv2d(CHANNELS, 3 * PATCH**2, 3, padding=1)
-        nn.init.zeros_(self.pixels.weight)
+        self.zone = nn.Linear(config.width, config.width)
+        self.noise_level = NoiseLevel(config.width)
+        self.windows = Windows(config.image_size, config.layout - 1)
+        self.sprites = Sprites(config.width, self.windows.side**2)
+        self.backdrop = Backdrop(config.image_size, config.width)
 
     def condition(self, text_tokens: Tensor, attention_mask: Tensor) -> Tensor:
         """Read what to draw where.
@@ -158,12 +211,15 @@ class DiffusionImageDecoder(nn.Module):
             condition: float, [batch, layout, width], what `condition` gave.
 
         Returns:
-            velocity, shaped like `noisy`.
+            velocity, shaped like `noisy`: (α·noisy - picture) / σ, σ being at least `LEAST_NOISE`.
         """
-        layout = F.silu(self.zone(condition) + self.noise_level(noise_level))
-        x = self.before(self.patch(F.pixel_unshuffle(noisy, PATCH)) + self.place, layout)
-        coarse = self.middle(self.shrink(F.pixel_unshuffle(x, 2)), layout)
-        x = x + F.pixel_shuffle(self.grow(coarse), 2)
-        for block in self.after:
-            x = block(x, layout)
-        return F.pixel_shuffle(self.pixels(F.silu(self.norm(x))), PATCH)
+        angle = (noise_level * (math.pi / 2))[:, None, None, None]
+        picture = self.picture(noisy, self.zone(condition) + self.noise_level(noise_level))
+        return (angle.cos() * noisy - picture) / angle.sin().clamp(min=LEAST_NOISE)
+
+    def picture(self, noisy: Tensor, told: Tensor) -> Tensor:
+        """Predict the picture without its noise: the sprites over the backdrop."""
+        zones, background = told[:, :-1], told[:, -1]
+        backdrop = self.backdrop(noisy, F.silu(background))
+        opacity, paint = self.sprites(self.windows.cut(noisy), F.silu(zones + background[:, None]))
+        return backdrop + self.windows.add(opacity * (paint - self.windows.cut(backdrop)))

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from sensorium.contract import DIFFUSION_GRAPHS
 from sensorium_export.models import ModelConfig
-from sensorium_export.models.diffusion import DiffusionImageDecoder, ZoneMap
+from sensorium_export.models.diffusion import DiffusionImageDecoder, Windows
 from sensorium_export.onnx_graph import bytes_from_onnx, onnx_from_module
 
 CONFIG = ModelConfig(vocabulary=20)
-MOST_WEIGHTS = 1_100_000
+MOST_WEIGHTS = 1_250_000
 
 
 @pytest.fixture(scope="module")
@@ -74,19 +74,42 @@ def test_padding_is_not_read(decoder: DiffusionImageDecoder) -> None:
     )
 
 
-@pytest.mark.parametrize("side", [8, 16])
-def test_each_cell_gets_its_zone_and_the_background(side: int) -> None:
-    """The zones are thirds of the picture in reading order; the last vector lies everywhere."""
-    vectors = torch.zeros(1, 10, 1)
-    vectors[0, :, 0] = torch.tensor([*range(9), 100.0])
+@pytest.mark.parametrize("side", [32, 64])
+def test_windows_lie_around_their_zones_and_cover_the_picture(side: int) -> None:
+    """Each window holds its zone's middle, all pixels are in one, and adding undoes cutting."""
+    windows = Windows(side, 9)
+    picture = torch.arange(3.0 * side * side).view(1, 3, side, side)
 
-    grid = ZoneMap(side, 10)(vectors)[0, 0]
+    cut = windows.cut(picture)
 
-    middle = [0, side // 2, side - 1]
-    assert grid[middle][:, middle].flatten().tolist() == [100.0 + zone for zone in range(9)]
-    counts = torch.bincount(grid.long().flatten() - 100)
-    assert counts.sum() == side * side
-    assert counts.min() == (side // 3) ** 2
+    assert cut.shape == (1, 9, 3, windows.side**2)
+    for zone in range(9):
+        row, column = (round((part + 0.5) / 3 * side) for part in divmod(zone, 3))
+        inside = cut[0, zone, 0] == picture[0, 0, row, column]
+        top, left = divmod(int(inside.nonzero()), windows.side)
+        assert abs(top - windows.side / 2) <= side / 32
+        assert abs(left - windows.side / 2) <= side / 32
+    times = windows.add(windows.cut(torch.ones_like(picture)))
+    assert int(times.min()) == 1
+    assert int(times.max()) == 4
+    torch.testing.assert_close(windows.add(cut) / times, picture)
+
+
+def test_what_is_opaque_hides_the_backdrop(decoder: DiffusionImageDecoder) -> None:
+    """Where no sprite is, the picture is the backdrop, which is one colour along each row."""
+    torch.manual_seed(1)
+    noisy, told = torch.randn(2, 3, 64, 64), torch.randn(2, 10, 128)
+    backdrop = decoder.backdrop(noisy, torch.nn.functional.silu(told[:, -1]))
+    assert torch.equal(backdrop, backdrop[..., :1].expand_as(backdrop))
+
+    kept = decoder.sprites.sprite.bias.detach().clone()
+    with torch.no_grad():
+        decoder.sprites.sprite.bias[: kept.numel() // 2] = -1e4
+        empty = decoder.picture(noisy, told)
+        decoder.sprites.sprite.bias.copy_(kept)
+
+    torch.testing.assert_close(empty, backdrop)
+    assert not torch.allclose(decoder.picture(noisy, told), backdrop)
 
 
 def test_noise_level_and_every_zone_matter(decoder: DiffusionImageDecoder) -> None:
