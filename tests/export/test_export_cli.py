@@ -46,8 +46,14 @@ def exporting(monkeypatch: pytest.MonkeyPatch, exported: ExportedBundle) -> list
     """Let the export be done already; collect what it was asked for."""
     asked: list[Any] = []
 
-    def pretend(checkpoint: Path, repository: Path, advance: Any) -> ExportedBundle:  # noqa: ANN401
-        asked.append((checkpoint, repository))
+    def pretend(
+        checkpoint: Path,
+        repository: Path,
+        advance: Any,  # noqa: ANN401
+        *,
+        bundle: str,
+    ) -> ExportedBundle:
+        asked.append((checkpoint, repository, bundle))
         advance("published", 1)
         return exported
 
@@ -72,10 +78,10 @@ def verifying(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_export_says_what_it_did(toy: Checkpoint, exporting: list[Any], tmp_path: Path) -> None:
     """Each graph's agreement with PyTorch is printed, and where the models are."""
-    result = run("export", toy.path, "--repository", tmp_path)
+    result = run("export", toy.path, "--repository", tmp_path, "--bundle", "toy_again")
 
     assert result.exit_code == 0
-    assert exporting == [(toy.path, tmp_path)]
+    assert exporting == [(toy.path, tmp_path, "toy_again")]
     assert "text_encoder: 20 outputs like PyTorch's, at most" in result.stdout
     assert f"toy: {len(STAGES) + len(TASKS)} models in {tmp_path}" in result.stdout
 
@@ -91,7 +97,7 @@ def test_export_prints_its_manifest_as_json(toy: Checkpoint) -> None:
 def test_failed_export_exits_with_1(toy: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """What went wrong is said on stderr, without a traceback."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise ConfigurationError("fusion differs from PyTorch; nothing was published")
 
     monkeypatch.setattr(bundle, "export_bundle", refuse)
