@@ -31,10 +31,12 @@ from sensorium.results import (
     Embedding,
     Event,
     Events,
+    Generated,
     Result,
     Tag,
     Tags,
     Timings,
+    Transcript,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ __all__ = [
     "Embedding",
     "Event",
     "Events",
+    "Generated",
     "InvalidInputError",
     "Limits",
     "ModelNotReadyError",
@@ -74,6 +77,7 @@ __all__ = [
     "Tag",
     "Tags",
     "Timings",
+    "Transcript",
     "UnknownTaskError",
     "__version__",
 ]

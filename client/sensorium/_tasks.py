@@ -10,7 +10,18 @@ from sensorium._batch import DEFAULT_CONCURRENCY, run_many
 from sensorium._config import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
 from sensorium._input import MediaInput
 from sensorium.errors import SensoriumError
-from sensorium.results import RESULTS, Answer, Caption, Drawing, Embedding, Events, Result, Tags
+from sensorium.results import (
+    RESULTS,
+    Answer,
+    Caption,
+    Drawing,
+    Embedding,
+    Events,
+    Generated,
+    Result,
+    Tags,
+    Transcript,
+)
 
 R = TypeVar("R", bound=Result)
 T = TypeVar("T")
@@ -195,6 +206,39 @@ class Tasks(BaseClient):
         """
         inputs = {"text": text, "seed": seed, "steps": steps, "guidance_scale": guidance_scale}
         return self._run("text_to_image", inputs, Drawing, timeout_s, request_id)
+
+    def classify_image(
+        self,
+        image: MediaInput,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Tags:
+        """Tell which of the bundle's classes a picture belongs to."""
+        inputs = {"image": image}
+        return self._run("image_classification", inputs, Tags, timeout_s, request_id)
+
+    def generate(
+        self,
+        text: str,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Generated:
+        """Turn a text into another, as the bundle was trained to: a translation, a summary."""
+        inputs = {"text": text}
+        return self._run("text_generation", inputs, Generated, timeout_s, request_id)
+
+    def transcribe(
+        self,
+        audio: MediaInput,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Transcript:
+        """Write down what is said in a recording."""
+        inputs = {"audio": audio}
+        return self._run("speech_recognition", inputs, Transcript, timeout_s, request_id)
 
     def infer(
         self,

@@ -25,9 +25,11 @@ from sensorium._plugin import Verbs
 from sensorium._retry import NOT_YET
 from sensorium._search import modality_of, ranked
 from sensorium.errors import ConfigurationError, InvalidInputError, SensoriumError, UnknownTaskError
-from sensorium.results import Answer, Caption, Embedding, Events, Tags
+from sensorium.results import Answer, Caption, Embedding, Events, Generated, Tags, Transcript
 
 _LIKELY = 0.5
+_BEST = 5
+Sound = Annotated[Path, typer.Argument(help="A sound: WAV, FLAC, OGG or MP3.", show_default=False)]
 Shown = Answer | Caption | Tags | Events
 
 main = typer.Typer(
@@ -141,11 +143,55 @@ def caption(
     _print(_said(result), result.as_dict(), as_json=as_json)
 
 
+@main.command(epilog="Example: sensorium classify photo.jpg --bundle vit_base")
+def classify(
+    image: Image,
+    *,
+    url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
+    """Tell which of the bundle's classes a picture belongs to; the five likeliest."""
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
+        result = client.classify_image(image)
+    lines = [f"{tag.label}  ({tag.score:.0%})" for tag in result.tags[:_BEST]]
+    _print("\n".join(lines), result.as_dict(), as_json=as_json)
+
+
+@main.command(epilog="Example: sensorium generate 'translate English to German: good morning'")
+def generate(
+    text: Annotated[str, typer.Argument(show_default=False)],
+    *,
+    url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a text into another, as the bundle was trained to."""
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
+        result = client.generate(text)
+    _print(_said(result), result.as_dict(), as_json=as_json)
+
+
+@main.command(epilog="Example: sensorium transcribe speech.wav --bundle whisper_tiny")
+def transcribe(
+    audio: Sound,
+    *,
+    url: Url = DEFAULT_URL,
+    bundle: Bundle = "",
+    timeout_s: TimeoutS = DEFAULT_TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
+    """Write down what is said in a recording."""
+    with Client(url, timeout_s=timeout_s, bundle=bundle) as client:
+        result = client.transcribe(audio)
+    _print(_said(result), result.as_dict(), as_json=as_json)
+
+
 @main.command(epilog="Example: sensorium listen street.wav --events --plot timeline.png")
 def listen(
-    audio: Annotated[
-        Path, typer.Argument(help="A sound: WAV, FLAC, OGG or MP3.", show_default=False)
-    ],
+    audio: Sound,
     *,
     question: Asked = None,
     events: WithEvents = False,
@@ -309,7 +355,7 @@ def ready(
         raise typer.Exit(1)
 
 
-def _said(result: Answer | Caption) -> str:
+def _said(result: Answer | Caption | Generated | Transcript) -> str:
     return f"{result.text}  ({result.score:.0%})"
 
 

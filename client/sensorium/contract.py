@@ -4,7 +4,8 @@ The client packs by it, the exporter names graph inputs and dynamic axes by it, 
 repository is generated and checked against it, and tests draw their inputs from it.
 
 A shape leaves out the leading batch axis. An axis is a number, or the name of a size: names in
-`DYNAMIC_AXES` vary from request to request, all others are fixed by the checkpoint's config.
+`DYNAMIC_AXES` vary from request to request unless the checkpoint fixes them too, all others are
+fixed by its config.
 """
 
 import re
@@ -26,7 +27,8 @@ MEDIA = "media"
 MEMORY = "memory"
 PAST = "past"
 EVENTS = "events"
-DYNAMIC_AXES = frozenset({BATCH, SEQUENCE, MEL_FRAMES, MEDIA, MEMORY, PAST, EVENTS})
+SAMPLES = "samples"
+DYNAMIC_AXES = frozenset({BATCH, SEQUENCE, MEL_FRAMES, MEDIA, MEMORY, PAST, EVENTS, SAMPLES})
 
 
 class DType(StrEnum):
@@ -72,36 +74,46 @@ EVENT_LABELS = TensorSpec("labels", DType.BYTES, (EVENTS,))
 EVENT_SCORES = TensorSpec("scores", DType.FP32, (EVENTS,))
 START_S = TensorSpec("start_s", DType.FP32, (EVENTS,))
 END_S = TensorSpec("end_s", DType.FP32, (EVENTS,))
+CLASS_LABELS = TensorSpec("labels", DType.BYTES, ("classes",))
+CLASS_SCORES = TensorSpec("scores", DType.FP32, ("classes",))
+GENERATED_TEXT = TensorSpec("generated_text", DType.BYTES, (1,))
+TRANSCRIPT = TensorSpec("transcript", DType.BYTES, (1,))
 SEED = TensorSpec("seed", DType.INT64, (1,))
 STEPS = TensorSpec("steps", DType.INT64, (1,))
 GUIDANCE_SCALE = TensorSpec("guidance_scale", DType.FP32, (1,))
 
 PIXEL_VALUES = TensorSpec("pixel_values", DType.FP32, (3, "image_size", "image_size"))
-IMAGE_TOKENS = TensorSpec("image_tokens", DType.FP32, ("image_tokens", "width"))
+IMAGE_EXTENT = TensorSpec("image_extent", DType.INT64, (2,))
+"""How much of `pixel_values` a picture that keeps its shape covers: height and width, pixels."""
+
+IMAGE_TOKENS = TensorSpec("image_tokens", DType.FP32, ("image_tokens", "media_width"))
 IMAGE_MASK = TensorSpec("image_mask", DType.INT64, ("image_tokens",))
 IMAGE_EMBEDDING = TensorSpec("image_embedding", DType.FP32, ("embedding_dim",))
 IMAGE_PRESENT = TensorSpec("image_present", DType.INT64, (1,))
 LOG_MEL = TensorSpec("log_mel", DType.FP32, (MEL_FRAMES, "mels"))
 LOG_MEL_MASK = TensorSpec("log_mel_mask", DType.INT64, (MEL_FRAMES,))
-AUDIO_TOKENS = TensorSpec("audio_tokens", DType.FP32, ("audio_tokens", "width"))
+AUDIO_TOKENS = TensorSpec("audio_tokens", DType.FP32, ("audio_tokens", "media_width"))
 AUDIO_MASK = TensorSpec("audio_mask", DType.INT64, ("audio_tokens",))
 AUDIO_EMBEDDING = TensorSpec("audio_embedding", DType.FP32, ("embedding_dim",))
+WAVEFORM = TensorSpec("waveform", DType.FP32, (SAMPLES,))
+WAVEFORM_MASK = TensorSpec("waveform_mask", DType.INT64, (SAMPLES,))
 SOUND_ACTIVITY = TensorSpec("sound_activity", DType.FP32, (MEL_FRAMES, "sounds"))
 FRAMES = TensorSpec("frames", DType.FP32, ("frames", 3, "image_size", "image_size"))
 DURATION_S = TensorSpec("duration_s", DType.FP32, (1,))
-VIDEO_TOKENS = TensorSpec("video_tokens", DType.FP32, ("video_tokens", "width"))
+VIDEO_TOKENS = TensorSpec("video_tokens", DType.FP32, ("video_tokens", "media_width"))
 VIDEO_MASK = TensorSpec("video_mask", DType.INT64, ("video_tokens",))
 VIDEO_EMBEDDING = TensorSpec("video_embedding", DType.FP32, ("embedding_dim",))
 TRACK_ACTIONS = TensorSpec("track_actions", DType.FP32, ("tracks", "actions"))
 TRACK_SPANS = TensorSpec("track_spans", DType.FP32, ("tracks", 3))
-MEDIA_TOKENS = TensorSpec("media_tokens", DType.FP32, (MEDIA, "width"))
+MEDIA_TOKENS = TensorSpec("media_tokens", DType.FP32, (MEDIA, "media_width"))
 MEDIA_MASK = TensorSpec("media_mask", DType.INT64, (MEDIA,))
 INPUT_IDS = TensorSpec("input_ids", DType.INT64, (SEQUENCE,))
 ATTENTION_MASK = TensorSpec("attention_mask", DType.INT64, (SEQUENCE,))
-TEXT_TOKENS = TensorSpec("text_tokens", DType.FP32, (SEQUENCE, "width"))
+TEXT_TOKENS = TensorSpec("text_tokens", DType.FP32, (SEQUENCE, "text_width"))
 TEXT_EMBEDDING = TensorSpec("text_embedding", DType.FP32, ("embedding_dim",))
-FUSED_TOKENS = TensorSpec("fused_tokens", DType.FP32, (SEQUENCE, "width"))
-DECODER_MEMORY = TensorSpec("memory", DType.FP32, (MEMORY, "width"))
+FUSED_TOKENS = TensorSpec("fused_tokens", DType.FP32, (SEQUENCE, "text_width"))
+CLASS_LOGITS = TensorSpec("class_logits", DType.FP32, ("classes",))
+DECODER_MEMORY = TensorSpec("memory", DType.FP32, (MEMORY, "memory_width"))
 DECODER_MEMORY_MASK = TensorSpec("memory_mask", DType.INT64, (MEMORY,))
 
 AFTER = TensorSpec("after", DType.FP32, ("embedding_dim",))
@@ -136,9 +148,12 @@ TASKS: Mapping[str, Signature] = MappingProxyType(
         "audio_embedding": Signature((AUDIO,), (EMBEDDING,)),
         "video_embedding": Signature((VIDEO,), (EMBEDDING,)),
         "text_to_image": Signature((TEXT, SEED, STEPS, GUIDANCE_SCALE), (IMAGE,)),
+        "image_classification": Signature((IMAGE,), (CLASS_LABELS, CLASS_SCORES)),
+        "text_generation": Signature((TEXT,), (GENERATED_TEXT, SCORE)),
+        "speech_recognition": Signature((AUDIO,), (TRANSCRIPT, SCORE)),
     }
 )
-"""The Triton ensembles that clients call.
+"""The Triton ensembles that clients call; which of them a bundle has depends on its checkpoint.
 
 Where a task takes two kinds of media (`event_detection`, `audio_visual_question_answering`), one of
 them may be empty bytes: a missing modality is masked. Tags are sorted by score, best first, and all
@@ -148,19 +163,28 @@ labels are among them; rows with fewer events than the request's longest end in 
 STAGES: Mapping[str, Signature] = MappingProxyType(
     {
         "image_preprocess": Signature(
-            (IMAGE,), (PIXEL_VALUES, IMAGE_PRESENT), optional=(AUDIO, AFTER)
+            (IMAGE,), (PIXEL_VALUES, IMAGE_PRESENT, IMAGE_EXTENT), optional=(AUDIO, AFTER)
         ),
         "audio_preprocess": Signature(
-            (), (LOG_MEL, LOG_MEL_MASK), optional=(AUDIO, VIDEO, IMAGE, AFTER)
+            (),
+            (LOG_MEL, LOG_MEL_MASK, WAVEFORM, WAVEFORM_MASK),
+            optional=(AUDIO, VIDEO, IMAGE, AFTER),
         ),
         "video_preprocess": Signature((VIDEO,), (FRAMES, DURATION_S), optional=(AUDIO, AFTER)),
         "text_preprocess": Signature((TEXT,), (INPUT_IDS, ATTENTION_MASK)),
-        "image_encoder": Signature((PIXEL_VALUES,), (IMAGE_TOKENS, IMAGE_MASK, IMAGE_EMBEDDING)),
+        "image_encoder": Signature(
+            (PIXEL_VALUES,),
+            (IMAGE_TOKENS, IMAGE_MASK, IMAGE_EMBEDDING, CLASS_LOGITS),
+            optional=(IMAGE_EXTENT,),
+        ),
         "audio_encoder": Signature(
-            (LOG_MEL, LOG_MEL_MASK), (AUDIO_TOKENS, AUDIO_MASK, AUDIO_EMBEDDING, SOUND_ACTIVITY)
+            (LOG_MEL, LOG_MEL_MASK),
+            (AUDIO_TOKENS, AUDIO_MASK, AUDIO_EMBEDDING, SOUND_ACTIVITY, CLASS_LOGITS),
+            optional=(WAVEFORM, WAVEFORM_MASK),
         ),
         "video_encoder": Signature(
-            (FRAMES,), (VIDEO_TOKENS, VIDEO_MASK, VIDEO_EMBEDDING, TRACK_ACTIONS, TRACK_SPANS)
+            (FRAMES,),
+            (VIDEO_TOKENS, VIDEO_MASK, VIDEO_EMBEDDING, TRACK_ACTIONS, TRACK_SPANS, CLASS_LOGITS),
         ),
         "text_encoder": Signature((INPUT_IDS, ATTENTION_MASK), (TEXT_TOKENS, TEXT_EMBEDDING)),
         "media_join": Signature(
@@ -169,7 +193,7 @@ STAGES: Mapping[str, Signature] = MappingProxyType(
             optional=(IMAGE_TOKENS, IMAGE_MASK, IMAGE_PRESENT, VIDEO_TOKENS, VIDEO_MASK),
         ),
         "fusion": Signature(
-            (TEXT_TOKENS, ATTENTION_MASK, MEDIA_TOKENS, MEDIA_MASK), (FUSED_TOKENS,)
+            (TEXT_TOKENS, ATTENTION_MASK, MEDIA_TOKENS, MEDIA_MASK), (FUSED_TOKENS, CLASS_LOGITS)
         ),
         "text_decoder": Signature((DECODER_MEMORY, DECODER_MEMORY_MASK), (TEXT, SCORE)),
         "tag_postprocess": Signature((SOUND_ACTIVITY, LOG_MEL_MASK), (SOUND_LABELS, SOUND_SCORES)),
@@ -180,12 +204,16 @@ STAGES: Mapping[str, Signature] = MappingProxyType(
             (SOUND_ACTIVITY, LOG_MEL_MASK, TRACK_ACTIONS, TRACK_SPANS, DURATION_S),
             (EVENT_LABELS, EVENT_SCORES, START_S, END_S),
         ),
+        "label_postprocess": Signature((CLASS_LOGITS,), (CLASS_LABELS, CLASS_SCORES)),
+        "answer_postprocess": Signature((CLASS_LOGITS,), (ANSWER, SCORE)),
         "image_decoder": Signature(
             (TEXT_TOKENS, ATTENTION_MASK, SEED, STEPS, GUIDANCE_SCALE), (IMAGE,)
         ),
     }
 )
-"""The Triton models that ensembles are made of.
+"""The Triton models that ensembles are made of, with all that their tensors can be.
+
+A bundle's networks take and give those that its ensembles wire, and no others.
 
 A preprocessor that also gets another modality's bytes lets its own be empty when those are not: its
 mask (`image_present`, `log_mel_mask`, or `duration_s` 0) then says so. `audio_preprocess` takes the

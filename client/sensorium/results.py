@@ -73,20 +73,39 @@ class Caption(Result):
     score: float = field(metadata=_made(float, "score"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generated(Result):
+    """The text that another one led to; `score` is the probability of all its words."""
+
+    text: str = field(metadata=_made(bytes.decode, "generated_text"))
+    score: float = field(metadata=_made(float, "score"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transcript(Result):
+    """What is said in a recording; `score` is the probability of all its words."""
+
+    text: str = field(metadata=_made(bytes.decode, "transcript"))
+    score: float = field(metadata=_made(float, "score"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Embedding(Result):
-    """A direction of length 1 in the space that all modalities share; read-only."""
+    """A vector, in the space that the bundle's modalities share; read-only.
+
+    Its length is 1, unless the bundle's network, such as a ViT, gives vectors of any length.
+    """
 
     vector: "NDArray[np.float32]" = field(metadata=_made(lambda vector: vector, "embedding"))
 
     def similarity(self, other: "Embedding") -> float:
-        """Return the cosine between this embedding and another: 1 is the same, 0 unrelated."""
+        """Return the dot product with another: of length 1, their cosine; 1 is the same."""
         return float(self.vector @ other.vector)
 
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """What may be heard or done, and the probability that it is."""
+    """What may be seen, heard or done, and the probability that it is."""
 
     label: str
     score: float
@@ -101,7 +120,8 @@ def _tags(labels: Sequence[bytes], scores: "NDArray[np.float32]") -> tuple[Tag, 
 class Tags(Result):
     """Every label that the bundle knows with its score, best first.
 
-    Labels do not exclude each other: several sounds may be heard in one recording.
+    A classifier's labels exclude each other. Others do not: several sounds may be heard in one
+    recording.
     """
 
     tags: tuple[Tag, ...] = field(metadata=_made(_tags, "labels", "scores"))
@@ -205,5 +225,8 @@ RESULTS: dict[str, type[Result]] = {
     "audio_embedding": Embedding,
     "video_embedding": Embedding,
     "text_to_image": Drawing,
+    "image_classification": Tags,
+    "text_generation": Generated,
+    "speech_recognition": Transcript,
 }
 """The class of each task's result."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from sensorium.contract import DECODER_GRAPHS, DIFFUSION_GRAPHS, STAGES, Signature
+from sensorium_export.ensembles import NETWORKS
 from sensorium_export.recipe import Recipe
 
 
@@ -24,9 +25,6 @@ class Graph:
         return model.get_submodule(self.module)
 
 
-_ENCODERS = ("image_encoder", "audio_encoder", "video_encoder", "text_encoder", "fusion")
-
-
 def _parts_of(module: str, parts: Mapping[str, Signature]) -> tuple[Graph, ...]:
     """Return the graphs of a stage that is made of several; each is a method of the module."""
     return tuple(
@@ -36,7 +34,7 @@ def _parts_of(module: str, parts: Mapping[str, Signature]) -> tuple[Graph, ...]:
 
 
 GRAPHS: tuple[Graph, ...] = (
-    *(Graph(stage, f"{stage}/1/model.onnx", STAGES[stage], module=stage) for stage in _ENCODERS),
+    *(Graph(stage, f"{stage}/1/model.onnx", STAGES[stage], module=stage) for stage in NETWORKS),
     *_parts_of("text_decoder", DECODER_GRAPHS),
     *_parts_of("image_decoder", DIFFUSION_GRAPHS),
 )

@@ -28,7 +28,6 @@ from sensorium.contract import (
     model_name,
 )
 from sensorium.errors import ConfigurationError
-from sensorium_export.ensembles import ENSEMBLES
 from sensorium_export.graphs import GRAPHS
 from sensorium_export.recipe import MAX_BATCH_SIZE, Recipe
 from sensorium_export.stage_parameters import parameters_of
@@ -69,7 +68,7 @@ def config_from_pbtxt(text: str, source: str) -> ModelConfig:
 def _dim(axis: int | str, sizes: Mapping[str, int]) -> int:
     if isinstance(axis, int):
         return axis
-    return -1 if axis in DYNAMIC_AXES else sizes[axis]
+    return sizes.get(axis, -1) if axis in DYNAMIC_AXES else sizes[axis]
 
 
 def _add_tensors(config: ModelConfig, signature: Signature, sizes: Mapping[str, int]) -> None:
@@ -122,7 +121,7 @@ def _ensemble_config(name: str, recipe: Recipe) -> ModelConfig:
         name=model_name(name, recipe.bundle), platform="ensemble", max_batch_size=MAX_BATCH_SIZE
     )
     _add_tensors(config, TASKS[name], recipe.sizes)
-    for step in ENSEMBLES[name]:
+    for step in recipe.chains[name]:
         config.ensemble_scheduling.step.add(
             model_name=model_name(step.stage, recipe.bundle),
             model_version=-1,

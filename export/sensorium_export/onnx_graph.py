@@ -64,7 +64,7 @@ def onnx_from_module(
         {
             index: dims[axis]
             for index, axis in enumerate((BATCH, *spec.shape))
-            if isinstance(axis, str) and axis in dims
+            if isinstance(axis, str) and axis in dims and axis not in sizes
         }
         for spec in signature.inputs
     )

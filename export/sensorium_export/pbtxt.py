@@ -37,6 +37,8 @@ ABOUT: Mapping[str, str] = MappingProxyType(
         "tag_postprocess": "What is heard becomes labels with scores, best first.",
         "action_postprocess": "What moves becomes labels with scores, best first.",
         "event_postprocess": "What is heard and what moves become events with start and end.",
+        "label_postprocess": "A classifier's logits become labels with scores, best first.",
+        "answer_postprocess": "A classifier's logits become the likeliest answer.",
         "image_decoder": "Text tokens and noise become a picture, step by step.",
         "visual_question_answering": "A picture and a question become an answer.",
         "image_captioning": "A picture becomes a sentence.",
@@ -52,6 +54,9 @@ ABOUT: Mapping[str, str] = MappingProxyType(
         "audio_embedding": "A sound becomes one vector in the space that all modalities share.",
         "video_embedding": "A clip becomes one vector in the space that all modalities share.",
         "text_to_image": "A text becomes a picture.",
+        "image_classification": "A picture becomes classes with scores.",
+        "text_generation": "A text becomes another.",
+        "speech_recognition": "Speech becomes its text.",
     }
 )
 """What each model does, in one sentence."""
@@ -66,6 +71,10 @@ _PARAMETER_COMMENTS = {
     "image_size": "Side of the square picture, in pixels.",
     "resample": "The filter of the training run; another one gives other answers.",
     "crop": "squash: the whole picture becomes a square. center_crop: its middle does.",
+    "resize_edge": "The shortest edge before the crop, in pixels.",
+    "multiple": "Both edges are rounded down to a multiple of this, in pixels.",
+    "pad_to": "The network reads its padding: every text has this many tokens.",
+    "activation": "softmax: one class is right. sigmoid: each may be.",
     "max_tokens": "The longest text, in tokens.",
     "pad_id": "The token that fills shorter texts of a batch; the mask hides it.",
     "buckets.sequence": "Shorter batches are padded to the next of these lengths.",
@@ -134,11 +143,15 @@ def _block(config: ModelConfig, fields: tuple[str, ...]) -> str:
 def _parameter(config: ModelConfig, key: str) -> str:
     value = config.parameters[key].string_value
     comment = _PARAMETER_COMMENTS.get(key)
-    text = f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}'
+    text = f'parameters {{ key: "{key}" value {{ string_value: "{_escaped(value)}" }} }}'
     if len(text) > _WIDTH:
-        lines = "".join(f'\n      "{part}"' for part in _UP_TO_A_COMMA.findall(value))
+        lines = "".join(f'\n      "{_escaped(part)}"' for part in _UP_TO_A_COMMA.findall(value))
         text = f'parameters {{\n  key: "{key}"\n  value {{\n    string_value:{lines}\n  }}\n}}'
     return f"# {comment}\n{text}" if comment else text
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _text(message: ModelConfig) -> str:

@@ -13,13 +13,14 @@ from sensorium.contract import (
     MEL_FRAMES,
     MEMORY,
     PAST,
+    SAMPLES,
     SEQUENCE,
     TASKS,
     Signature,
 )
 from sensorium.errors import ConfigurationError
 from sensorium_export.checkpoint import Checkpoint
-from sensorium_export.ensembles import OPTIONAL_PARTS, signature_in, stages_of, tasks_with
+from sensorium_export.ensembles import OPTIONAL_PARTS, Chain, chains_with, signature_in, stages_of
 from sensorium_export.models import ModelConfig
 
 Values = TypeVar("Values")
@@ -29,6 +30,9 @@ MAX_BATCH_SIZE = 64
 
 PROVEN_MEL_FRAMES = 512
 """The longest sound that a graph is compared on, 16 s; longer ones are served all the same."""
+
+PROVEN_SAMPLES = 16_000
+"""The same for a network that hears samples themselves: a second of speech."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +54,26 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecipe:
-    """How a picture becomes `pixel_values`."""
+    """How a picture becomes `pixel_values`; see `sensorium_server.stages.image`.
+
+    `resize_edge` is the shortest edge before `center_crop`, where it is not `image_size`.
+    """
 
     image_size: int
     resample: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     crop: str
+    resize_edge: int | None = None
+    multiple: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TextRecipe:
-    """How text becomes ids, and where generation starts and ends."""
+    """How text becomes ids, and where generation starts and ends.
+
+    `pad_to` is the length of every row, for a network that reads its padding.
+    """
 
     max_tokens: int
     pad_id: int
@@ -69,6 +81,7 @@ class TextRecipe:
     bos_id: int
     eos_id: int
     max_new_tokens: int
+    pad_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,30 +133,41 @@ class Recipe:
     """Everything that export, repository and verification take from a checkpoint's config.
 
     `bundle` is the name that its models share, empty for the default bundle's, which have none.
-    `tasks` and `stages` are those that the checkpoint's parts allow. `sizes` gives the number for
+    `chains` has the steps of each task that the checkpoint can do. `sizes` gives the number for
     each fixed axis of the contract, `largest` the greatest number for each dynamic axis that
-    graphs are compared on. `audio` and `video` are None where the checkpoint lacks the encoder;
-    then `audio_labels` or `video_labels` is empty.
+    graphs are compared on. What the checkpoint lacks an encoder for is None, and its labels are
+    empty; `class_labels` are those of a classifier.
     """
 
     name: str
     bundle: str
-    tasks: tuple[str, ...]
-    stages: tuple[str, ...]
+    chains: Mapping[str, Chain]
     sizes: Mapping[str, int]
     largest: Mapping[str, int]
-    image: ImageRecipe
-    text: TextRecipe
-    audio: AudioRecipe | None
-    video: VideoRecipe | None
-    audio_labels: tuple[str, ...]
-    video_labels: tuple[str, ...]
-    events: EventRecipe
     tolerance: Tolerance
+    image: ImageRecipe | None = None
+    text: TextRecipe | None = None
+    audio: AudioRecipe | None = None
+    video: VideoRecipe | None = None
+    audio_labels: tuple[str, ...] = ()
+    video_labels: tuple[str, ...] = ()
+    class_labels: tuple[str, ...] = ()
+    activation: str = "softmax"
+    events: EventRecipe = EventRecipe()
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that it can do, in the contract's order."""
+        return tuple(task for task in TASKS if task in self.chains)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that they are made of."""
+        return stages_of(self.chains.values())
 
     def signature(self, name: str) -> Signature:
         """Return the signature of a task, or of a stage as these tasks use it."""
-        return TASKS[name] if name in TASKS else signature_in(name, self.tasks)
+        return TASKS[name] if name in TASKS else signature_in(name, self.chains.values())
 
 
 def recipe_from_checkpoint(checkpoint: Checkpoint, bundle: str = "") -> Recipe:
@@ -160,12 +184,10 @@ def recipe_from_checkpoint(checkpoint: Checkpoint, bundle: str = "") -> Recipe:
     sections |= {"video_preprocess": VideoRecipe} if watches else {}
     labels = [name for name, has in (("audio_labels", hears), ("video_labels", watches)) if has]
     _check_keys(checkpoint, sections, labels)
-    tasks = tasks_with(parts)
     return Recipe(
         name=bundle or checkpoint.name,
         bundle=bundle,
-        tasks=tasks,
-        stages=stages_of(tasks),
+        chains=MappingProxyType(chains_with(parts)),
         sizes=MappingProxyType(model.sizes),
         largest=MappingProxyType(_largest(model, config["text"])),
         image=ImageRecipe(**_values(ImageRecipe, config["image_preprocess"])),
@@ -179,30 +201,46 @@ def recipe_from_checkpoint(checkpoint: Checkpoint, bundle: str = "") -> Recipe:
     )
 
 
+def required(section: Values | None) -> Values:
+    """Return a section of a recipe that the caller's stages cannot be without."""
+    assert section is not None  # noqa: S101 - those who ask have the stage that needs it
+    return section
+
+
 def family_recipe(
     bundle: str,
-    tasks: tuple[str, ...],
-    *,
+    chains: Mapping[str, Chain],
     sizes: Mapping[str, int],
-    image: ImageRecipe,
-    text: TextRecipe,
+    **sections: Any,  # noqa: ANN401
 ) -> Recipe:
-    """Return the recipe of a checkpoint of another format; its bundle always has a name."""
+    """Return the recipe of a checkpoint of another format; its bundle always has a name.
+
+    Args:
+        bundle: The name.
+        chains: The steps of each task.
+        sizes: The number for every fixed axis; a dynamic axis among them is fixed.
+        sections: `image`, `text`, `audio`, `video`, `class_labels`, `activation` as they apply.
+    """
+    text = sections.get("text")
+    largest = {BATCH: MAX_BATCH_SIZE, MEL_FRAMES: PROVEN_MEL_FRAMES, SAMPLES: PROVEN_SAMPLES}
+    if text is not None:
+        media = max(sizes.get("image_tokens", 1), sizes.get("audio_tokens", 1))
+        largest |= {
+            SEQUENCE: text.max_tokens,
+            MEDIA: media,
+            MEMORY: max(text.max_tokens, media),
+            PAST: max(1, text.max_new_tokens - 1),
+        }
     return Recipe(
         name=bundle,
         bundle=bundle,
-        tasks=tasks,
-        stages=stages_of(tasks),
+        chains=MappingProxyType(dict(chains)),
         sizes=MappingProxyType(dict(sizes)),
-        largest=MappingProxyType({BATCH: MAX_BATCH_SIZE, SEQUENCE: text.max_tokens}),
-        image=image,
-        text=text,
-        audio=None,
-        video=None,
-        audio_labels=(),
-        video_labels=(),
-        events=EventRecipe(),
+        largest=MappingProxyType(
+            {axis: most for axis, most in largest.items() if axis not in sizes}
+        ),
         tolerance=Tolerance(**_default_tolerance()),
+        **sections,
     )
 
 

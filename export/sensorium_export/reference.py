@@ -8,17 +8,18 @@ that the ensembles' wiring is proven too. Being slow and obvious is what makes i
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from sensorium_export.probes import Probe
+from sensorium_export.recipe import required
 from sensorium_export.reference_drawing import drawn
-from sensorium_export.reference_input import clip, log_mel, track_log_mel
+from sensorium_export.reference_input import track_log_mel
 from sensorium_export.reference_labels import (
     action_scores,
     merged,
@@ -57,12 +58,19 @@ class Reference:
         self.source = source
         self.recipe = source.recipe
         self.model: Any = source.model
-        self.tokenizer = Tokenizer.from_file(str(source.tokenizer_path))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """What turns tokens into text."""
+        return Tokenizer.from_file(str(self.source.tokenizer_path))
 
     def run(self, probe: Probe) -> ReferenceRun:
         """Answer every task for one probe."""
         walk = _Walk(self)
-        tasks = {task: TASK_WALKS[task](walk, **probe.given(task)) for task in self.recipe.tasks}
+        walks = dict(TASK_WALKS)
+        if {"label_postprocess", "answer_postprocess"} & set(self.recipe.stages):
+            walks |= CLASSIFIER_WALKS
+        tasks = {task: walks[task](walk, **probe.given(task)) for task in self.recipe.tasks}
         return ReferenceRun(tuple(walk.runs.values()), tasks)
 
 
@@ -76,64 +84,67 @@ class _Walk:
 
     def image(self, image: bytes, audio: bytes = b"") -> Tensors:
         """See a picture; one that is empty beside a sound is missing."""
-        size = self._recipe.image.image_size
+        size = required(self._recipe.image).image_size
         given = {"image": image} | ({"audio": audio} if audio else {})
 
         def seen() -> Tensors:
-            pixels = np.zeros((1, 3, size, size), np.float32)
-            pixels = self._reference.source.pixel_values(image) if image else pixels
-            return {"pixel_values": pixels, "image_present": np.array([[int(bool(image))]])}
+            present = {"image_present": np.array([[int(bool(image))]])}
+            if not image:
+                return {"pixel_values": np.zeros((1, 3, size, size), np.float32), **present}
+            return {**self._reference.source.image_values(image), **present}
 
-        return self._encoded("image_encoder", self._ran("image_preprocess", given, seen))
+        return self.encoded("image_encoder", self._ran("image_preprocess", given, seen))
 
     def audio(self, **given: bytes) -> Tensors:
         """Hear a sound, or the sound track of a clip."""
-        recipe = self._recipe.audio
-        assert recipe is not None  # noqa: S101 - only asked of a checkpoint that hears
+        recipe = required(self._recipe.audio)
 
         def heard() -> Tensors:
-            levels = None
             if given.get("audio"):
-                levels = log_mel(given["audio"], recipe)
-            elif given.get("video"):
+                return self._reference.source.audio_values(given["audio"])
+            levels = None
+            if given.get("video"):
                 levels = track_log_mel(given["video"], recipe)
             if levels is not None:
                 return {"log_mel": levels, "log_mel_mask": np.ones(levels.shape[:2], np.int64)}
             silence = np.zeros((1, 1, recipe.mels), np.float32)
             return {"log_mel": silence, "log_mel_mask": np.zeros((1, 1), np.int64)}
 
-        return self._encoded("audio_encoder", self._ran("audio_preprocess", given, heard))
+        return self.encoded("audio_encoder", self._ran("audio_preprocess", given, heard))
 
     def video(self, video: bytes, audio: bytes = b"") -> Tensors:
         """Watch a clip; one that is empty beside a sound is missing."""
-        recipe = self._recipe.video
-        assert recipe is not None  # noqa: S101 - only asked of a checkpoint that watches
-        size = self._recipe.image.image_size
+        recipe, size = required(self._recipe.video), required(self._recipe.image).image_size
         given = {"video": video} | ({"audio": audio} if audio else {})
 
         def watched() -> Tensors:
             frames, seconds = np.zeros((1, recipe.frames, 3, size, size), np.float32), 0.0
             if video:
-                seen = clip(video, self._recipe.image, recipe)
+                seen = self._reference.source.clip(video)
                 frames, seconds = seen.frames, seen.duration_s
             return {"frames": frames, "duration_s": np.array([[seconds]], np.float32)}
 
-        return self._encoded("video_encoder", self._ran("video_preprocess", given, watched))
+        return self.encoded("video_encoder", self._ran("video_preprocess", given, watched))
 
     def text(self, text: bytes) -> Tensors:
         """Read a text."""
 
         def read() -> Tensors:
-            ids = np.array([self._reference.source.token_ids(text.decode())], np.int64)
-            return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+            recipe = required(self._recipe.text)
+            ids = self._reference.source.token_ids(text.decode())
+            padding = max((recipe.pad_to or 0) - len(ids), 0)
+            return {
+                "input_ids": np.array([ids + [recipe.pad_id] * padding], np.int64),
+                "attention_mask": np.array([[1] * len(ids) + [0] * padding], np.int64),
+            }
 
-        return self._encoded("text_encoder", self._ran("text_preprocess", {"text": text}, read))
+        return self.encoded("text_encoder", self._ran("text_preprocess", {"text": text}, read))
 
     def answer(self, question: bytes, tokens: NDArray[Any], mask: NDArray[Any]) -> Tensors:
         """Answer a question about the media whose tokens these are."""
         media = {"media_tokens": tokens, "media_mask": mask}
         read = self.text(question)
-        fused = self._encoded("fusion", {**read, **media})
+        fused = self.encoded("fusion", {**read, **media})
         said = self._generated(fused["fused_tokens"], read["attention_mask"])
         return {"answer": said["text"], "score": said["score"]}
 
@@ -164,6 +175,32 @@ class _Walk:
         scores = tag_scores(given["sound_activity"][0], given["log_mel_mask"][0])
         labels = self._recipe.audio_labels
         return self._ran("tag_postprocess", given, lambda: _tags(ranked(scores, labels)))
+
+    def classes(self, known: Tensors) -> Tensors:
+        """Name the classes of logits, best first."""
+        logits = known["class_logits"]
+
+        def named() -> Tensors:
+            scores = torch.from_numpy(logits[0]).double()
+            kind = self._recipe.activation
+            scores = scores.sigmoid() if kind == "sigmoid" else scores.softmax(dim=0)
+            return _tags(ranked(scores.tolist(), self._recipe.class_labels))
+
+        return self._ran("label_postprocess", {"class_logits": logits}, named)
+
+    def best_class(self, fused: Tensors) -> Tensors:
+        """Name the likeliest answer."""
+        logits = fused["class_logits"]
+
+        def named() -> Tensors:
+            scores = torch.from_numpy(logits[0]).double().softmax(dim=0)
+            answer = self._recipe.class_labels[int(scores.argmax())]
+            return {
+                "answer": np.array([[answer.encode()]], object),
+                "score": np.array([[float(scores.max())]], np.float32),
+            }
+
+        return self._ran("answer_postprocess", {"class_logits": logits}, named)
 
     def actions(self, watched: Tensors) -> Tensors:
         """Say what is done."""
@@ -199,7 +236,10 @@ class _Walk:
 
         def draw() -> Tensors:
             tokens = torch.from_numpy(read["text_tokens"])
-            side, decoder = self._recipe.image.image_size, self._reference.model.image_decoder
+            side, decoder = (
+                required(self._recipe.image).image_size,
+                self._reference.model.image_decoder,
+            )
             picture = drawn(decoder, tokens, side, seed, steps, guidance_scale)
             return {"image": np.array([[picture]], object)}
 
@@ -218,7 +258,7 @@ class _Walk:
             self.runs[key] = StageRun(stage, inputs, run())
         return dict(self.runs[key].outputs)
 
-    def _encoded(self, stage: str, known: Tensors) -> Tensors:
+    def encoded(self, stage: str, known: Tensors) -> Tensors:
         """Run a network; return its outputs and what went in."""
         signature = self._recipe.signature(stage)
         inputs = {spec.name: known[spec.name] for spec in signature.inputs}
@@ -228,29 +268,15 @@ class _Walk:
 
     def _generated(self, memory: NDArray[Any], mask: NDArray[Any]) -> Tensors:
         def generate() -> Tensors:
-            text, score = self._greedy(torch.from_numpy(memory), torch.from_numpy(mask))
+            source = self._reference.source
+            tokens, score = source.generated(torch.from_numpy(memory), torch.from_numpy(mask))
+            text: str = self._reference.tokenizer.decode(tokens)
             return {
                 "text": np.array([[text.encode()]], object),
                 "score": np.array([[score]], np.float32),
             }
 
         return self._ran("text_decoder", {"memory": memory, "memory_mask": mask}, generate)
-
-    def _greedy(self, memory: Tensor, mask: Tensor) -> tuple[str, float]:
-        """Take the likeliest word again and again; return the text and its probability."""
-        text = self._recipe.text
-        tokens, log_probability = [text.bos_id], 0.0
-        for _ in range(text.max_new_tokens):
-            with torch.no_grad():
-                decoder = self._reference.model.text_decoder
-                logits = decoder(torch.tensor([tokens]), memory, mask)[0, -1]
-            log_probabilities = torch.log_softmax(logits.double(), dim=-1)
-            token = int(log_probabilities.argmax())
-            log_probability += float(log_probabilities[token])
-            if token == text.eos_id:
-                break
-            tokens.append(token)
-        return self._reference.tokenizer.decode(tokens[1:]), float(np.exp(log_probability))
 
 
 def _identity(array: NDArray[Any]) -> object:
@@ -287,6 +313,22 @@ def _video_question(walk: _Walk, video: bytes, question: bytes) -> Tensors:
     return walk.answer(question, *walk.joined(heard, seen, "video"))
 
 
+def _generated_text(walk: _Walk, known: Tensors) -> Tensors:
+    said = walk.caption(known["text_tokens"], known["attention_mask"])
+    return {"generated_text": said["caption"], "score": said["score"]}
+
+
+def _transcript(walk: _Walk, known: Tensors) -> Tensors:
+    said = _caption(walk, known, "audio")
+    return {"transcript": said["caption"], "score": said["score"]}
+
+
+def _classified_answer(walk: _Walk, image: bytes, question: bytes) -> Tensors:
+    read, seen = walk.text(question), walk.image(image)
+    media = {"media_tokens": seen["image_tokens"], "media_mask": seen["image_mask"]}
+    return walk.best_class(walk.encoded("fusion", {**read, **media}))
+
+
 TASK_WALKS: Mapping[str, Callable[..., Tensors]] = {
     "visual_question_answering": lambda walk, image, question: _answer(
         walk, question, walk.image(image), "image"
@@ -308,5 +350,15 @@ TASK_WALKS: Mapping[str, Callable[..., Tensors]] = {
     "audio_embedding": lambda walk, audio: _embedding(walk.audio(audio=audio), "audio"),
     "video_embedding": lambda walk, video: _embedding(walk.video(video), "video"),
     "text_to_image": lambda walk, **given: walk.drawing(**given),
+    "text_generation": lambda walk, text: _generated_text(walk, walk.text(text)),
+    "speech_recognition": lambda walk, audio: _transcript(walk, walk.audio(audio=audio)),
 }
 """How each task is made of stages; the arguments are the task's inputs."""
+
+CLASSIFIER_WALKS: Mapping[str, Callable[..., Tensors]] = {
+    "image_classification": lambda walk, image: walk.classes(walk.image(image)),
+    "audio_tagging": lambda walk, audio: walk.classes(walk.audio(audio=audio)),
+    "action_recognition": lambda walk, video: walk.classes(walk.video(video)),
+    "visual_question_answering": _classified_answer,
+}
+"""How a classifier does its tasks."""

@@ -78,8 +78,8 @@ def _cropped(picture: Image.Image, recipe: ImageRecipe) -> Image.Image:
     size, resample = recipe.image_size, FILTERS[recipe.resample]
     if recipe.crop == "squash":
         return picture.resize((size, size), resample)
-    short = min(picture.size)
-    width, height = (size * edge // short for edge in picture.size)
+    short, resized_edge = min(picture.size), recipe.resize_edge or size
+    width, height = (resized_edge * edge // short for edge in picture.size)
     left, top = (width - size) // 2, (height - size) // 2
     resized = picture.resize((width, height), resample)
     return resized.crop((left, top, left + size, top + size))

@@ -4,8 +4,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from sensorium.contract import model_name
-from sensorium_export.ensembles import ENSEMBLES
+from sensorium.contract import TASKS, model_name
 from sensorium_export.graphs import GRAPHS
 from sensorium_export.model_config import BACKENDS, model_configs
 from sensorium_export.pbtxt import pbtxt_from_config
@@ -23,6 +22,8 @@ STAGE_MODULES: Mapping[str, str] = {
     "tag_postprocess": "tags",
     "action_postprocess": "actions",
     "event_postprocess": "events",
+    "label_postprocess": "classes",
+    "answer_postprocess": "answers",
 }
 """The module of `sensorium_server.stages` behind each Python stage."""
 
@@ -66,7 +67,7 @@ def write_repository(
 
 def artefacts_of(name: str) -> tuple[str, ...]:
     """Return the files that a model's version directory must hold."""
-    if name in ENSEMBLES:
+    if name in TASKS:
         return ()
     files = [Path(graph.path).name for graph in GRAPHS if graph.path.startswith(f"{name}/")]
     if BACKENDS[name] == "python":

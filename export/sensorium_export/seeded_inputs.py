@@ -7,7 +7,7 @@ away.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from sensorium.contract import (
     MEL_FRAMES,
     MEMORY,
     PAST,
+    SAMPLES,
     SEQUENCE,
     DType,
     Signature,
@@ -30,23 +31,33 @@ Array = NDArray[np.float32] | NDArray[np.int64]
 LENGTH_FROM = {
     "attention_mask": SEQUENCE,
     "log_mel_mask": MEL_FRAMES,
+    "waveform_mask": SAMPLES,
     "media_mask": MEDIA,
     "memory_mask": MEMORY,
     "position": PAST,
 }
 """The input that says how much of a dynamic axis is valid in each row."""
 
-EXAMPLE_SHAPE = {BATCH: 2, SEQUENCE: 5, MEL_FRAMES: 24, MEDIA: 6, MEMORY: 7, PAST: 3}
+EXAMPLE_SHAPE = {BATCH: 2, SEQUENCE: 5, MEL_FRAMES: 24, MEDIA: 6, MEMORY: 7, PAST: 3, SAMPLES: 4000}
 """The shape to trace with: all different, and no 0 or 1, which the tracer takes for constants."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One named set of inputs; `lengths` gives the valid length of every row of a dynamic axis."""
+    """One named set of inputs; `lengths` gives the valid length of every row of a masked axis.
+
+    What lies behind it can be cut off, unless the axis is among those that the checkpoint fixes.
+    """
 
     name: str
     inputs: Mapping[str, Array]
     lengths: Mapping[str, NDArray[np.int64]]
+    fixed: frozenset[str] = frozenset()
+
+    @property
+    def cuttable(self) -> Mapping[str, NDArray[np.int64]]:
+        """The lengths of the axes that may be cut."""
+        return {axis: values for axis, values in self.lengths.items() if axis not in self.fixed}
 
     @property
     def batch(self) -> int:
@@ -74,7 +85,10 @@ def cases(
         "largest": dict(largest),
     }
     return tuple(
-        case(name, signature, {**sizes, **shape}, seed + number, ragged=name == "ragged")
+        replace(
+            case(name, signature, {**shape, **sizes}, seed + number, ragged=name == "ragged"),
+            fixed=frozenset(sizes),
+        )
         for number, (name, shape) in enumerate(shapes.items())
     )
 
@@ -102,7 +116,7 @@ def case(
 
 def example(signature: Signature, sizes: Mapping[str, int]) -> Case:
     """Draw the inputs that a graph is traced with."""
-    return case("example", signature, {**sizes, **EXAMPLE_SHAPE}, seed=0)
+    return case("example", signature, {**EXAMPLE_SHAPE, **sizes}, seed=0)
 
 
 def row_alone(signature: Signature, batch: Case, row: int) -> Case:
@@ -110,9 +124,9 @@ def row_alone(signature: Signature, batch: Case, row: int) -> Case:
     inputs = {}
     for spec in signature.inputs:
         array = batch.inputs[spec.name][row : row + 1]
-        inputs[spec.name] = cut(array, spec, batch.lengths, row)
+        inputs[spec.name] = cut(array, spec, batch.cuttable, row)
     lengths = {axis: values[row : row + 1] for axis, values in batch.lengths.items()}
-    return Case(f"{batch.name}[{row}]", inputs, lengths)
+    return Case(f"{batch.name}[{row}]", inputs, lengths, batch.fixed)
 
 
 def cut(

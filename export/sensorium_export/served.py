@@ -1,6 +1,6 @@
 """The tasks of a running server, asked through the client that everybody uses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -8,9 +8,27 @@ from typing import Any
 import numpy as np
 
 from sensorium import Client, SensoriumError
-from sensorium.results import Answer, Caption, Drawing, Embedding, Events, Result, Tags
+from sensorium.results import (
+    Answer,
+    Caption,
+    Drawing,
+    Embedding,
+    Events,
+    Generated,
+    Result,
+    Tags,
+    Transcript,
+)
 from sensorium_export.judgement import Outputs
 from sensorium_export.probes import MEDIA, Probe
+
+_TEXT: Mapping[type[Result], str] = {
+    Answer: "answer",
+    Caption: "caption",
+    Generated: "generated_text",
+    Transcript: "transcript",
+}
+"""The tensor behind the text of a result."""
 
 TIMEOUT_S = 60.0
 """Enough for a machine that does other things beside."""
@@ -39,10 +57,8 @@ def _answer(client: Client, task: str, probe: Probe) -> Outputs | Exception:
 def outputs_of(result: Result) -> Outputs:
     """Return a result's tensors by their names in the contract, with a batch of one."""
     match result:
-        case Answer():
-            return {"answer": _texts(result.text), "score": _numbers(result.score)}
-        case Caption():
-            return {"caption": _texts(result.text), "score": _numbers(result.score)}
+        case Answer() | Caption() | Generated() | Transcript():
+            return {_TEXT[type(result)]: _texts(result.text), "score": _numbers(result.score)}
         case Embedding():
             return {"embedding": _numbers(*result.vector)}
         case Tags():

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from sensorium.errors import ConfigurationError
 from sensorium_export import checkpoint as native
 from sensorium_export.families import load_family
-from sensorium_export.recipe import Recipe, recipe_from_checkpoint
-from sensorium_export.reference_input import pixel_values
+from sensorium_export.recipe import Recipe, recipe_from_checkpoint, required
+from sensorium_export.reference_input import Clip, clip, log_mel, pixel_values
 
 
 class Source(Protocol):
@@ -44,11 +45,20 @@ class Source(Protocol):
     def packages(self) -> tuple[str, ...]:
         """What read it, beside PyTorch."""
 
-    def pixel_values(self, image: bytes) -> NDArray[np.float32]:
-        """Return what PyTorch sees of a picture's file, [1, 3, image_size, image_size]."""
+    def image_values(self, image: bytes) -> Mapping[str, NDArray[Any]]:
+        """Return what PyTorch sees of a picture's file, by the names of the contract."""
 
     def token_ids(self, text: str) -> list[int]:
         """Return the ids of a text's tokens."""
+
+    def audio_values(self, audio: bytes) -> Mapping[str, NDArray[Any]]:
+        """Return what PyTorch hears of a sound's file, by the names of the contract."""
+
+    def clip(self, video: bytes) -> Clip:
+        """Return what PyTorch sees of a clip's file."""
+
+    def generated(self, memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
+        """Return the tokens that are generated from a memory, and their probability."""
 
 
 class NativeSource:
@@ -66,14 +76,38 @@ class NativeSource:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
-    def pixel_values(self, image: bytes) -> NDArray[np.float32]:
+    def image_values(self, image: bytes) -> Mapping[str, NDArray[Any]]:
         """See a picture as the checkpoint's config says."""
-        return pixel_values(image, self.recipe.image)
+        return {"pixel_values": pixel_values(image, required(self.recipe.image))}
 
     def token_ids(self, text: str) -> list[int]:
         """Read a text."""
         ids: list[int] = self._tokenizer.encode(text).ids
         return ids
+
+    def audio_values(self, audio: bytes) -> Mapping[str, NDArray[Any]]:
+        """Hear a sound."""
+        levels = log_mel(audio, required(self.recipe.audio))
+        return {"log_mel": levels, "log_mel_mask": np.ones(levels.shape[:2], np.int64)}
+
+    def clip(self, video: bytes) -> Clip:
+        """Watch a clip."""
+        return clip(video, required(self.recipe.image), required(self.recipe.video))
+
+    def generated(self, memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
+        """Take the likeliest word again and again, computing everything anew for each."""
+        text, decoder = required(self.recipe.text), self.model.get_submodule("text_decoder")
+        tokens, log_probability = [text.bos_id], 0.0
+        for _ in range(text.max_new_tokens):
+            with torch.no_grad():
+                logits = decoder(torch.tensor([tokens]), memory, mask)[0, -1]
+            log_probabilities = torch.log_softmax(logits.double(), dim=-1)
+            token = int(log_probabilities.argmax())
+            log_probability += float(log_probabilities[token])
+            if token == text.eos_id:
+                break
+            tokens.append(token)
+        return tokens[1:], float(np.exp(log_probability))
 
 
 def open_source(path: Path, bundle: str = "") -> Source:

@@ -1,12 +1,13 @@
 """The parameters in each stage's `config.pbtxt`, from the checkpoint's recipe."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from sensorium.contract import INPUT_IDS, MEDIA, MEL_FRAMES, SEQUENCE, STAGES
-from sensorium_export.recipe import MAX_BATCH_SIZE, Recipe
+from sensorium.contract import INPUT_IDS, MEDIA, MEL_FRAMES, SEQUENCE
+from sensorium_export.recipe import MAX_BATCH_SIZE, Recipe, required
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,14 +41,17 @@ def _written(section: "DataclassInstance | None") -> Parameters:
 
 
 def _video_preprocess(recipe: Recipe) -> Parameters:
-    """Return which frames are taken, and how a picture is treated; frames are never cropped."""
+    """Return which frames are taken, and how a picture is treated."""
     image = _written(recipe.image)
-    del image["crop"]
+    if image["crop"] == "squash":
+        del image["crop"]
     return image | _written(recipe.video)
 
 
 def _text_preprocess(recipe: Recipe) -> Parameters:
-    return {"max_tokens": str(recipe.text.max_tokens), "pad_id": str(recipe.text.pad_id)}
+    text = required(recipe.text)
+    padded = {} if text.pad_to is None else {"pad_to": str(text.pad_to)}
+    return {"max_tokens": str(text.max_tokens), "pad_id": str(text.pad_id)} | padded
 
 
 def _event_postprocess(recipe: Recipe) -> Parameters:
@@ -59,11 +63,16 @@ def _event_postprocess(recipe: Recipe) -> Parameters:
     return labels | hop_s | _written(recipe.events)
 
 
+def _classes(recipe: Recipe) -> Parameters:
+    return {"labels": json.dumps(recipe.class_labels), "activation": recipe.activation}
+
+
 def _text_decoder(recipe: Recipe) -> Parameters:
+    text = required(recipe.text)
     return _graph_parameters("text_decoder", recipe) | {
-        "bos_id": str(recipe.text.bos_id),
-        "eos_id": str(recipe.text.eos_id),
-        "max_new_tokens": str(recipe.text.max_new_tokens),
+        "bos_id": str(text.bos_id),
+        "eos_id": str(text.eos_id),
+        "max_new_tokens": str(text.max_new_tokens),
         "slots": str(DECODER_SLOTS),
     }
 
@@ -79,15 +88,18 @@ _PARAMETERS: Mapping[str, Callable[[Recipe], Parameters]] = MappingProxyType(
         "tag_postprocess": lambda recipe: {"labels": ",".join(recipe.audio_labels)},
         "action_postprocess": lambda recipe: {"labels": ",".join(recipe.video_labels)},
         "event_postprocess": _event_postprocess,
+        "label_postprocess": _classes,
+        "answer_postprocess": lambda recipe: {"labels": json.dumps(recipe.class_labels)},
     }
 )
 
 
 def _graph_parameters(stage: str, recipe: Recipe) -> Parameters:
     """Return threads, and the lengths to which inputs may be padded so that they share a run."""
-    axes = {axis for spec in STAGES[stage].inputs for axis in spec.shape}
+    axes = {axis for spec in recipe.signature(stage).inputs for axis in spec.shape}
+    axes -= recipe.sizes.keys()
     lengths: Mapping[str, Callable[[], list[int]]] = {
-        SEQUENCE: lambda: _doublings(recipe.text.max_tokens),
+        SEQUENCE: lambda: _doublings(required(recipe.text).max_tokens),
         MEL_FRAMES: lambda: _with_halves(_LONGEST_MEL),
         MEDIA: lambda: _media_lengths(recipe),
     }
@@ -96,8 +108,10 @@ def _graph_parameters(stage: str, recipe: Recipe) -> Parameters:
         for axis, values in lengths.items()
         if axis in axes
     }
-    padding = {f"pad_value.{INPUT_IDS.name}": str(recipe.text.pad_id)}
-    return _ONE_THREAD | buckets | (padding if stage == "text_encoder" else {})
+    if stage != "text_encoder":
+        return _ONE_THREAD | buckets
+    padding = {f"pad_value.{INPUT_IDS.name}": str(required(recipe.text).pad_id)}
+    return _ONE_THREAD | buckets | padding
 
 
 def _doublings(longest: int) -> list[int]:
@@ -113,7 +127,8 @@ def _with_halves(longest: int) -> list[int]:
 
 def _media_lengths(recipe: Recipe) -> list[int]:
     """Return how many tokens the media of a question can have."""
-    image, audio, video = (recipe.sizes[f"{kind}_tokens"] for kind in ("image", "audio", "video"))
+    kinds = ("image", "audio", "video")
+    image, audio, video = (recipe.sizes.get(f"{kind}_tokens", 0) for kind in kinds)
     lengths = {
         "visual_question_answering": image,
         "audio_question_answering": audio,

@@ -89,5 +89,5 @@ def _rows_alone(
         case = seeded_inputs.row_alone(signature, batch, row)
         alone = run_onnx(session, case.inputs)
         for spec in signature.outputs:
-            valid = seeded_inputs.cut(together[spec.name][row : row + 1], spec, batch.lengths, row)
+            valid = seeded_inputs.cut(together[spec.name][row : row + 1], spec, batch.cuttable, row)
             yield case.name, difference(spec.name, valid, alone[spec.name], tolerance)

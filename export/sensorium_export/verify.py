@@ -102,9 +102,11 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     check_repository(options.repository, recipe)
     check_digests(options.repository)
     check_origin(options.repository, recipe.name, source.path)
-    questions = questions_of(
-        source.path, options.count, recipe.text.max_tokens, settings.max_text_chars
-    )
+    questions = [""]
+    if recipe.text is not None and "text_preprocess" in recipe.stages:
+        questions = questions_of(
+            source.path, options.count, recipe.text.max_tokens, settings.max_text_chars
+        )
     media = {spec.name for task in recipe.tasks for spec in TASKS[task].inputs}
     inputs = probes(options.count, questions, options.pictures, options.seed, media)
     advance(f"PyTorch on {len(inputs)} inputs")

@@ -39,6 +39,9 @@ ANSWERS: Mapping[str, Mapping[str, object]] = {
     "audio_embedding": {"embedding": [0.8, 0.0, 0.6]},
     "video_embedding": {"embedding": [0.0, 0.8, 0.6]},
     "text_to_image": {"image": ("BYTES", [1, 1], b"\x07\x00\x00\x00\x89PNG\xff\x00!")},
+    "image_classification": {"labels": ["tabby, tabby cat", "dog"], "scores": [0.75, 0.25]},
+    "text_generation": {"generated_text": "guten Tag", "score": 0.5},
+    "speech_recognition": {"transcript": "good morning", "score": 0.25},
 }
 NUMBERS = {"INT64": "<q", "FP32": "<f"}
 

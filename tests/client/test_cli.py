@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 from sensorium import _plugin
 from sensorium.cli import main
 
-OWN = ["ask", "caption", "listen", "watch", "draw", "embed", "search", "ready"]
+OWN = ["ask", "caption", "classify", "generate", "transcribe"]
+OWN += ["listen", "watch", "draw", "embed", "search", "ready"]
 
 EVENT_LINES = "  0.50 -  1.00 s  bell  (75%)\n  1.25 -  2.50 s  moves left  (50%)\n"
 
@@ -87,6 +88,13 @@ def test_watch(run: Run, picture: Path) -> None:
     assert run("watch", picture, "--actions").stdout == action
     assert run("watch", picture, "--actions", "--events").stdout == action + EVENT_LINES
     assert run("watch", picture, "-q", "where?").stdout == "left  (50%)\n"
+
+
+def test_what_other_bundles_do(run: Run, picture: Path) -> None:
+    """`classify` prints classes with their scores, `generate` and `transcribe` a text."""
+    assert run("classify", picture).stdout == "tabby, tabby cat  (75%)\ndog  (25%)\n"
+    assert run("generate", "good morning").stdout == "guten Tag  (50%)\n"
+    assert run("transcribe", picture).stdout == "good morning  (25%)\n"
 
 
 def test_listen_and_watch_as_json(run: Run, server: FakeServer, picture: Path) -> None:

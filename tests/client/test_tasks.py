@@ -33,6 +33,9 @@ CALLS: list[tuple[str, tuple[object, ...], str, dict[str, object]]] = [
         "text_to_image",
         {"text": b"t", "seed": 2**63 - 1, "steps": 3, "guidance_scale": 1.5},
     ),
+    ("classify_image", (b"i",), "image_classification", {"image": b"i"}),
+    ("generate", ("t",), "text_generation", {"text": b"t"}),
+    ("transcribe", (b"a",), "speech_recognition", {"audio": b"a"}),
 ]
 NAMED: Mapping[str, Mapping[str, Any]] = {
     "detect_events": {"audio": b"a", "video": b"v"},

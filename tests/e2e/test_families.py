@@ -57,7 +57,9 @@ def test_clip_answers_as_the_library_does(running: Endpoints, clip: Path, protoc
         seen, read = client.embed_image(image).vector, client.embed_text(words).vector
 
     ids = np.array([source.token_ids(words)])
-    expected = embedded(clip, pixel_values=source.pixel_values(image), input_ids=ids)
+    expected = embedded(
+        clip, pixel_values=source.image_values(image)["pixel_values"], input_ids=ids
+    )
     np.testing.assert_allclose(seen, expected["image_embeds"][0], atol=1e-5)
     np.testing.assert_allclose(read, expected["text_embeds"][0], atol=1e-5)
 

@@ -16,10 +16,10 @@ from tests.server.test_video import BAD as BAD_VIDEOS
 from sensorium import Client
 from sensorium._config import address_from_url
 from sensorium._transports.base import Tensor, transport_for
-from sensorium.contract import TASKS
 from sensorium.errors import InvalidInputError
 from sensorium.results import Answer, Caption, Drawing, Embedding, Events, Tags
 from sensorium_export.bundle import ExportedBundle
+from sensorium_export.ensembles import ENSEMBLES
 from sensorium_export.testing import AUDIO_LABELS, VIDEO_LABELS
 from sensorium_server.launch import Endpoints, Server
 
@@ -288,4 +288,4 @@ def test_drawing_beyond_the_limits_is_refused(raw: Caller) -> None:
 
 def test_every_task_of_the_contract_is_ready(client: Client) -> None:
     """A checkpoint with every part offers the whole contract."""
-    assert all(client.is_ready(task, timeout_s=10) for task in TASKS)
+    assert all(client.is_ready(task, timeout_s=10) for task in ENSEMBLES)

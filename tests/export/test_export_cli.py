@@ -8,14 +8,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sensorium.cli import main
-from sensorium.contract import STAGES, TASKS
 from sensorium.errors import ConfigurationError
 from sensorium_export import bundle, verify
 from sensorium_export.bundle import ExportedBundle
 from sensorium_export.checkpoint import Checkpoint
+from sensorium_export.ensembles import ENSEMBLES, stages_of
 from sensorium_export.judgement import Failure, Figures
 from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card
 from sensorium_export.recipe import Tolerance
+
+NATIVE = stages_of(ENSEMBLES.values())
 
 TOLERANCE = Tolerance(stage=1e-5, score=1e-4, embedding=1e-5, cosine=0.999999, time_s=1e-3, level=2)
 
@@ -83,7 +85,7 @@ def test_export_says_what_it_did(toy: Checkpoint, exporting: list[Any], tmp_path
     assert result.exit_code == 0
     assert exporting == [(toy.path, tmp_path, "toy_again")]
     assert "text_encoder: 20 outputs like PyTorch's, at most" in result.stdout
-    assert f"toy: {len(STAGES) + len(TASKS)} models in {tmp_path}" in result.stdout
+    assert f"toy: {len(NATIVE) + len(ENSEMBLES)} models in {tmp_path}" in result.stdout
 
 
 @pytest.mark.usefixtures("exporting")

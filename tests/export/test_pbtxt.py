@@ -3,14 +3,16 @@
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from sensorium.contract import STAGES, TASKS
 from sensorium.errors import ConfigurationError
+from sensorium_export.ensembles import ENSEMBLES, stages_of
 from sensorium_export.model_config import config_from_pbtxt, model_configs
 from sensorium_export.pbtxt import ABOUT, pbtxt_from_config
 from sensorium_export.recipe import Recipe
 
+NATIVE = stages_of(ENSEMBLES.values())
 
-@pytest.mark.parametrize("name", [*STAGES, *TASKS])
+
+@pytest.mark.parametrize("name", [*NATIVE, *ENSEMBLES])
 def test_text_reads_back_as_the_same_config(name: str, recipe: Recipe) -> None:
     """Nothing is lost or changed on the way through text."""
     config = model_configs(recipe)[name]
@@ -18,7 +20,7 @@ def test_text_reads_back_as_the_same_config(name: str, recipe: Recipe) -> None:
     assert config_from_pbtxt(pbtxt_from_config(config), name) == config
 
 
-@pytest.mark.parametrize("name", [*STAGES, *TASKS])
+@pytest.mark.parametrize("name", [*NATIVE, *ENSEMBLES])
 def test_text_is_the_same_each_time(name: str, recipe: Recipe) -> None:
     """Files in git do not change without a reason."""
     one, other = (pbtxt_from_config(model_configs(recipe)[name]) for _ in range(2))

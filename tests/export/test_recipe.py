@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sensorium.contract import DIFFUSION_GRAPHS, DYNAMIC_AXES, EVENTS, STAGES, TASKS
+from sensorium.contract import DIFFUSION_GRAPHS, DYNAMIC_AXES, EVENTS, SAMPLES
 from sensorium.errors import ConfigurationError
 from sensorium_export.checkpoint import Checkpoint
+from sensorium_export.ensembles import ENSEMBLES, stages_of
 from sensorium_export.recipe import Recipe, recipe_from_checkpoint
 from sensorium_export.testing import toy_checkpoint
 
@@ -16,14 +17,14 @@ def test_every_axis_of_the_contract_has_a_number(recipe: Recipe) -> None:
     """Fixed axes have a size, dynamic ones a greatest length."""
     axes = {
         axis
-        for signature in (*STAGES.values(), *DIFFUSION_GRAPHS.values())
+        for signature in (*map(recipe.signature, recipe.stages), *DIFFUSION_GRAPHS.values())
         for spec in (*signature.inputs, *signature.outputs)
         for axis in spec.shape
         if isinstance(axis, str)
     }
 
     assert axes - DYNAMIC_AXES <= recipe.sizes.keys()
-    assert recipe.largest.keys() == DYNAMIC_AXES - {EVENTS}
+    assert recipe.largest.keys() == DYNAMIC_AXES - {EVENTS, SAMPLES}
 
 
 def test_missing_keys_are_listed_together(toy: Checkpoint) -> None:
@@ -42,9 +43,9 @@ def test_missing_keys_are_listed_together(toy: Checkpoint) -> None:
 
 
 def test_all_parts_allow_all_tasks(recipe: Recipe) -> None:
-    """A checkpoint with every part offers the whole contract."""
-    assert recipe.tasks == tuple(TASKS)
-    assert recipe.stages == tuple(STAGES)
+    """A checkpoint with every part offers all that its format can."""
+    assert recipe.tasks == tuple(ENSEMBLES)
+    assert recipe.stages == stages_of(ENSEMBLES.values())
 
 
 def test_parts_that_are_absent_are_not_asked_for(tmp_path: Path) -> None:

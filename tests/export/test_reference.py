@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sensorium.contract import STAGES, TASKS
+from sensorium.contract import TASKS
 from sensorium_export.checkpoint import Checkpoint
+from sensorium_export.ensembles import ENSEMBLES, stages_of
 from sensorium_export.probes import probes
-from sensorium_export.recipe import ImageRecipe, Recipe
+from sensorium_export.recipe import ImageRecipe, Recipe, required
 from sensorium_export.reference import Reference
 from sensorium_export.reference_input import pixel_values
 from sensorium_export.source import NativeSource
@@ -60,17 +61,17 @@ def test_crop_takes_the_middle() -> None:
     assert cropped.max() == -1.0
 
 
-def test_run_gives_every_stage_and_task(toy: Checkpoint) -> None:
+def test_run_gives_every_stage_and_task(toy: Checkpoint, recipe: Recipe) -> None:
     """All tensors of the contract are there, so that every stage can be compared."""
     run = Reference(NativeSource(toy.path, "")).run(PROBE)
 
-    assert {stage.stage for stage in run.stages} == set(STAGES)
+    assert {stage.stage for stage in run.stages} == set(stages_of(ENSEMBLES.values()))
     for stage in run.stages:
-        signature = STAGES[stage.stage]
+        signature = recipe.signature(stage.stage)
         known = {spec.name for spec in (*signature.inputs, *signature.optional)}
         assert {spec.name for spec in signature.inputs} <= stage.inputs.keys() <= known
         assert stage.outputs.keys() == {spec.name for spec in signature.outputs}
-    assert run.tasks.keys() == set(TASKS)
+    assert run.tasks.keys() == ENSEMBLES.keys()
     for task, outputs in run.tasks.items():
         assert outputs.keys() == {spec.name for spec in TASKS[task].outputs}
 
@@ -82,9 +83,9 @@ def test_generation_is_the_likeliest_word_again_and_again(toy: Checkpoint, recip
     memory, mask = (torch.from_numpy(answered.inputs[name]) for name in ("memory", "memory_mask"))
     words = answered.outputs["text"].item().decode().split()
     vocabulary = Reference(NativeSource(toy.path, "")).tokenizer.get_vocab()
-    tokens = [recipe.text.bos_id, *(vocabulary[word] for word in words)]
+    tokens = [required(recipe.text).bos_id, *(vocabulary[word] for word in words)]
 
-    steps = min(len(tokens), recipe.text.max_new_tokens)
+    steps = min(len(tokens), required(recipe.text).max_new_tokens)
     with torch.no_grad():
         logits = toy.model.text_decoder(torch.tensor([tokens[:steps]]), memory, mask)[0]
     log_probabilities = torch.log_softmax(logits, -1)

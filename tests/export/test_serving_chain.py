@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sensorium.contract import STAGES, TASKS
 from sensorium.errors import InvalidInputError
 from sensorium_export.checkpoint import Checkpoint
+from sensorium_export.ensembles import ENSEMBLES, stages_of
 from sensorium_export.judgement import Judge, judged
 from sensorium_export.probes import Probe, probes, questions_of
 from sensorium_export.recipe import Recipe
@@ -17,6 +17,8 @@ from sensorium_export.serving_chain import ServingChain
 from sensorium_export.source import NativeSource
 from sensorium_export.verify import request_of
 from sensorium_server import settings
+
+NATIVE = stages_of(ENSEMBLES.values())
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def expected(toy: Checkpoint, inputs: list[Probe]) -> list[ReferenceRun]:
     return [reference.run(probe) for probe in inputs]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ENSEMBLES)
 def test_tasks_answer_as_pytorch_does(
     task: str,
     chain: ServingChain,
@@ -59,7 +61,7 @@ def test_tasks_answer_as_pytorch_does(
     assert figures.equal == len(inputs)
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", NATIVE)
 def test_stages_give_what_pytorch_does(
     stage: str, chain: ServingChain, expected: list[ReferenceRun], recipe: Recipe
 ) -> None:
@@ -78,7 +80,7 @@ def test_stages_give_what_pytorch_does(
     assert figures.different > 1
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ENSEMBLES)
 def test_many_items_in_one_request_answer_alike(
     task: str, chain: ServingChain, inputs: list[Probe], recipe: Recipe
 ) -> None:

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from sensorium_export.bundle import ExportedBundle
 from sensorium_export.checkpoint import Checkpoint
-from sensorium_export.graphs import GRAPHS, Graph
+from sensorium_export.graphs import GRAPHS, graphs_of
 from sensorium_export.recipe import Recipe
 from sensorium_export.runners import run_module, run_onnx, session_from_onnx
 from sensorium_export.seeded_inputs import cases, example
@@ -20,11 +20,12 @@ from sensorium_export.stage_parity import graph_parity
 TEXT_ENCODER = next(graph for graph in GRAPHS if graph.name == "text_encoder")
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.name)
+@pytest.mark.parametrize("name", [graph.name for graph in GRAPHS])
 def test_every_graph_agrees_with_pytorch(
-    graph: Graph, toy: Checkpoint, recipe: Recipe, repository: Path
+    name: str, toy: Checkpoint, recipe: Recipe, repository: Path
 ) -> None:
     """All shapes, ragged batches and rows alone give PyTorch's outputs."""
+    graph = next(one for one in graphs_of(recipe) if one.name == name)
     parity = graph_parity(
         graph, toy.model, session_from_onnx(repository / graph.path), recipe, seed=7
     )

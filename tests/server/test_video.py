@@ -15,6 +15,7 @@ from tests.server import media
 from sensorium.errors import ConfigurationError, InvalidInputError
 from sensorium_server.settings import Settings, load
 from sensorium_server.stages import Stage, StageConfig, video
+from sensorium_server.stages.framing import Framing
 from sensorium_server.stages.video import sampled_frames
 
 LIMITS = load()
@@ -64,7 +65,7 @@ def test_every_codec_gives_its_frames(codec: str) -> None:
     """H.264, H.265, MPEG-4, VP8, VP9 and AV1 give the frames at the sampled moments."""
     make = media.mp4 if codec in media.MP4_CODECS else media.webm
 
-    pictures, seconds = sampled_frames(make(FRAMES, codec=codec), LIMITS, 5, 16)
+    pictures, seconds = sampled_frames(make(FRAMES, codec=codec), LIMITS, 5, Framing(16))
 
     assert pictures.shape == (5, 16, 16, 3)
     assert pictures.dtype == np.uint8
@@ -75,7 +76,7 @@ def test_every_codec_gives_its_frames(codec: str) -> None:
 @pytest.mark.parametrize("size", [(37, 51), (1, 1), (2, 300), (241, 33)])
 def test_odd_sizes(size: tuple[int, int]) -> None:
     """Frames of any height and width are squashed to the square."""
-    pictures, _ = sampled_frames(media.mp4(media.clip(6, *size)), LIMITS, 3, 16)
+    pictures, _ = sampled_frames(media.mp4(media.clip(6, *size)), LIMITS, 3, Framing(16))
 
     np.testing.assert_allclose(centres(pictures), media.greys(6)[1::2], atol=4)
 
@@ -86,7 +87,7 @@ def test_frames_are_resized_like_images() -> None:
     large = np.asarray(Image.fromarray(noise).resize((160, 128), Image.Resampling.BILINEAR))
     data = media.video(np.stack([large] * 2), [0, 0.1], codec="libx264rgb")
 
-    pictures, _ = sampled_frames(data, LIMITS, 1, 16)
+    pictures, _ = sampled_frames(data, LIMITS, 1, Framing(16))
 
     expected = Image.fromarray(large).resize((16, 16), Image.Resampling.BICUBIC)
     assert np.abs(pictures[0].astype(int) - np.asarray(expected)).mean() < 2
@@ -98,7 +99,7 @@ def test_variable_frame_rate(container: str, codec: str) -> None:
     starts = [0, 0.1, 0.2, 1.5, 2.9]
     data = media.video(media.clip(5), starts, container, codec)
 
-    pictures, seconds = sampled_frames(data, LIMITS, 6, 16)
+    pictures, seconds = sampled_frames(data, LIMITS, 6, Framing(16))
 
     assert seconds == pytest.approx(2.95, abs=0.06)
     # Moments: 0.25, 0.74, 1.23, 1.72, 2.21, 2.70 s.
@@ -109,7 +110,7 @@ def test_time_counts_from_the_first_frame() -> None:
     """A video whose timestamps start late is sampled over its own length."""
     data = media.video(FRAMES, [5 + index / 10 for index in range(20)])
 
-    pictures, seconds = sampled_frames(data, LIMITS, 5, 16)
+    pictures, seconds = sampled_frames(data, LIMITS, 5, Framing(16))
 
     assert seconds == pytest.approx(2.0)
     np.testing.assert_allclose(centres(pictures), media.greys(20)[2::4], atol=4)
@@ -117,7 +118,7 @@ def test_time_counts_from_the_first_frame() -> None:
 
 def test_sampling_by_fps() -> None:
     """At 10 per second the first frames are taken, whatever follows them."""
-    pictures, seconds = sampled_frames(media.mp4(FRAMES), LIMITS, 5, 16, 10.0)
+    pictures, seconds = sampled_frames(media.mp4(FRAMES), LIMITS, 5, Framing(16), 10.0)
 
     assert seconds == pytest.approx(0.5)
     np.testing.assert_allclose(centres(pictures), media.greys(20)[:5], atol=4)
@@ -125,7 +126,7 @@ def test_sampling_by_fps() -> None:
 
 def test_sampling_by_fps_beyond_the_end() -> None:
     """After the end of a short video its last frame stands still."""
-    pictures, seconds = sampled_frames(media.mp4(FRAMES[:3]), LIMITS, 6, 16, 10.0)
+    pictures, seconds = sampled_frames(media.mp4(FRAMES[:3]), LIMITS, 6, Framing(16), 10.0)
 
     assert seconds == pytest.approx(0.6)
     np.testing.assert_allclose(centres(pictures), media.greys(20)[[0, 1, 2, 2, 2, 2]], atol=4)
@@ -133,7 +134,7 @@ def test_sampling_by_fps_beyond_the_end() -> None:
 
 def test_one_frame_is_a_video() -> None:
     """A video of one frame is that frame at all moments."""
-    pictures, seconds = sampled_frames(media.mp4(FRAMES[:1]), LIMITS, 4, 16)
+    pictures, seconds = sampled_frames(media.mp4(FRAMES[:1]), LIMITS, 4, Framing(16))
 
     assert seconds > 0
     np.testing.assert_allclose(centres(pictures), [30] * 4, atol=4)
@@ -152,7 +153,7 @@ def test_rotated_video_is_turned_upright(
     degrees: int, white: tuple[int, int], grey: tuple[int, int]
 ) -> None:
     """Turned clockwise by the player, the corners move clockwise."""
-    pictures, _ = sampled_frames(media.mp4(corners(), rotation=degrees), LIMITS, 1, 16)
+    pictures, _ = sampled_frames(media.mp4(corners(), rotation=degrees), LIMITS, 1, Framing(16))
 
     assert pictures[0][white][0] > 230
     assert pictures[0][grey][0] == pytest.approx(128, abs=20)
@@ -185,7 +186,7 @@ def test_bad_video_is_refused(case: str) -> None:
     data, message = BAD[case]
 
     with pytest.raises(InvalidInputError, match=message):
-        sampled_frames(data, LIMITS, 4, 16)
+        sampled_frames(data, LIMITS, 4, Framing(16))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_bad_video_is_refused(case: str) -> None:
 def test_limits(kind: str, limit: dict[str, float], message: str) -> None:
     """Bytes, seconds, pixels and frames each have a limit, told with its name."""
     with pytest.raises(InvalidInputError, match=message):
-        sampled_frames(VALID[kind], LIMITS.model_copy(update=limit), 4, 16)
+        sampled_frames(VALID[kind], LIMITS.model_copy(update=limit), 4, Framing(16))
 
 
 @pytest.mark.parametrize("kind", VALID)
@@ -211,7 +212,7 @@ def test_truncated_video_is_refused(kind: str, part: float) -> None:
     data = VALID[kind]
 
     with pytest.raises(InvalidInputError, match="video is damaged or truncated"):
-        sampled_frames(data[: int(len(data) * part)], LIMITS, 4, 16)
+        sampled_frames(data[: int(len(data) * part)], LIMITS, 4, Framing(16))
 
 
 @pytest.mark.parametrize("kind", VALID)
@@ -224,7 +225,7 @@ def test_any_damage_is_refused_or_read(kind: str, data: st.DataObject) -> None:
         damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     cut = data.draw(st.integers(0, len(damaged)))
     try:
-        pictures, seconds = sampled_frames(bytes(damaged[:cut]), LIMITS, 4, 8)
+        pictures, seconds = sampled_frames(bytes(damaged[:cut]), LIMITS, 4, Framing(8))
     except InvalidInputError:
         return
 
@@ -238,13 +239,13 @@ def test_no_other_file_is_opened(tmp_path: Path) -> None:
     playlist = f"ffconcat version 1.0\nfile '{tmp_path}/secret.mp4'\n".encode()
 
     with pytest.raises(InvalidInputError, match="not an MP4 or WebM"):
-        sampled_frames(playlist, LIMITS, 4, 8)
+        sampled_frames(playlist, LIMITS, 4, Framing(8))
 
 
 def test_stage_normalises(stage: Stage) -> None:
     """The stage's values are (x/255 − mean)/std of the sampled frames, channel by channel."""
     data = media.mp4(corners())
-    pictures, seconds = sampled_frames(data, LIMITS, 4, 8)
+    pictures, seconds = sampled_frames(data, LIMITS, 4, Framing(8))
     expected = (pictures / 255 - [0.5, 0.4, 0.3]) / [0.5, 0.25, 0.2]
 
     outputs = stage(batch(video=[data, VALID["vp8"]]))

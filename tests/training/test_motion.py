@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sensorium_server.settings import load
+from sensorium_server.stages.framing import Framing
 from sensorium_server.stages.video import sampled_frames
 from sensorium_training.clip_labels import labels_from_clips
 from sensorium_training.films import SAMPLED, clip_and_rng, clips, film
@@ -201,7 +202,7 @@ def test_the_server_sees_what_was_drawn() -> None:
     clip, rng = clip_and_rng("test", 2)
     rng.spawn(1)
     pictures = drawn.frames(clip, rng)
-    seen, seconds = sampled_frames(film("test", 2), load(), SAMPLED, drawn.FILM_SIZE)
+    seen, seconds = sampled_frames(film("test", 2), load(), SAMPLED, Framing(drawn.FILM_SIZE))
 
     assert seconds == CLIP_S
     assert np.abs(seen.astype(int) - pictures[1::2]).mean() < 6
@@ -211,7 +212,7 @@ def test_sound_leaves_the_picture_alone() -> None:
     """A clip with sounds makes a film with a sound track of its length, and the same picture."""
     index = next(i for i, clip in enumerate(CLIPS) if clip.sounds is not None)
     with_sound, silent = (film("validation", index, sound=sound) for sound in (True, False))
-    one, other = (sampled_frames(f, load(), SAMPLED, 64)[0] for f in (with_sound, silent))
+    one, other = (sampled_frames(f, load(), SAMPLED, Framing(64))[0] for f in (with_sound, silent))
 
     with av.open(io.BytesIO(with_sound), "r") as file:
         samples = [frame.to_ndarray().size for frame in file.decode(file.streams.audio[0])]

@@ -16,7 +16,8 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from sensorium_server.settings import Settings, load
-from sensorium_server.stages.image import RESAMPLE, decode
+from sensorium_server.stages.framing import RESAMPLE
+from sensorium_server.stages.image import decode
 from sensorium_training.world.picture import PICTURE_SIZE, render
 from sensorium_training.world.scene import Scene, draw_scene
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sensorium_server.settings import load
 from sensorium_server.stages.audio import sound_track_of
+from sensorium_server.stages.framing import Framing
 from sensorium_server.stages.log_mel import log_mel
 from sensorium_server.stages.video import sampled_frames
 from sensorium_training.dataset import SPLITS
@@ -90,7 +91,9 @@ def _frames(split: str, start: int) -> NDArray[np.uint8]:
     """Return the sampled frames of one chunk of films."""
     limits = load()
     files = (film(split, index, sound=False) for index in range(start, start + _CHUNK))
-    return np.stack([sampled_frames(f, limits, SAMPLED, drawn.FILM_SIZE)[0] for f in files])
+    return np.stack(
+        [sampled_frames(f, limits, SAMPLED, Framing(drawn.FILM_SIZE))[0] for f in files]
+    )
 
 
 def _sounds(split: str, start: int) -> NDArray[np.float16]:

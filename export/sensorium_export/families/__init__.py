@@ -7,6 +7,7 @@ be held against what is served.
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -16,8 +17,26 @@ from sensorium.contract import checked_bundle
 from sensorium.errors import ConfigurationError
 from sensorium_export.families.source import FamilySource, check_files
 
-FAMILIES: Mapping[str, str] = MappingProxyType({"clip": "clip"})
-"""The `model_type` of a config.json, and the module here that reads such checkpoints."""
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Where a family is read, and what is fed to it."""
+
+    module: str
+    kinds: tuple[str, ...]
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "bert": Family("bert", ("text",)),
+        "clip": Family("clip", ("image", "text")),
+        "dinov2": Family("vit", ("image",)),
+        "resnet": Family("resnet", ("image",)),
+        "siglip": Family("siglip", ("image", "text")),
+        "vit": Family("vit", ("image",)),
+    }
+)
+"""By the `model_type` of a config.json: the module here that reads such checkpoints."""
 
 
 def load_family(path: Path, config: Mapping[str, Any], bundle: str) -> FamilySource:
@@ -43,8 +62,9 @@ def load_family(path: Path, config: Mapping[str, Any], bundle: str) -> FamilySou
             f"{path.name} is read by transformers, which is not installed: "
             f"pip install 'sensorium[families]'"
         )
-    check_files(path, config)
-    module = importlib.import_module(f"sensorium_export.families.{FAMILIES[kind]}")
+    family = FAMILIES[kind]
+    check_files(path, config, family.kinds)
+    module = importlib.import_module(f"sensorium_export.families.{family.module}")
     source: FamilySource = module.load(path, checked_bundle(bundle or bundle_named_like(path)))
     return source
 

@@ -7,20 +7,15 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPModel, CLIPTokenizer
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import CLIPModel
 
-from sensorium.errors import ConfigurationError
-from sensorium_export.families.source import PREPROCESSOR_FILE, FamilySource, loaded
-from sensorium_export.recipe import ImageRecipe, TextRecipe, family_recipe
-
-TASKS = ("text_embedding", "image_embedding")
-_FILTERS = {2: "bilinear", 3: "bicubic", 1: "lanczos"}
+from sensorium_export.families.ensembles import native
+from sensorium_export.families.images import image_processor, image_recipe, seeing
+from sensorium_export.families.source import FamilySource, loaded
+from sensorium_export.families.texts import reading, text_recipe, text_tokenizer
+from sensorium_export.recipe import family_recipe
 
 
 class ImageEncoder(nn.Module):
@@ -64,73 +59,23 @@ def load(path: Path, bundle: str) -> FamilySource:
         ConfigurationError: Config, weights and processor do not belong together.
     """
     clip = loaded(CLIPModel, path)
-    processor = CLIPImageProcessorPil.from_pretrained(path, local_files_only=True)
-    tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
-    image_size = clip.config.vision_config.image_size
+    processor, tokenizer = image_processor(path), text_tokenizer(path)
+    vision, text = clip.config.vision_config, clip.config.text_config
     recipe = family_recipe(
         bundle,
-        TASKS,
+        native("text_embedding", "image_embedding"),
         sizes={
-            "image_size": image_size,
+            "image_size": vision.image_size,
             "embedding_dim": clip.config.projection_dim,
-            "vocabulary": clip.config.text_config.vocab_size,
+            "vocabulary": text.vocab_size,
         },
-        image=image_recipe(path, processor, image_size),
-        text=TextRecipe(
-            max_tokens=clip.config.text_config.max_position_embeddings,
-            pad_id=tokenizer.pad_token_id,
-            unk_id=tokenizer.unk_token_id,
-            bos_id=tokenizer.bos_token_id,
-            eos_id=tokenizer.eos_token_id,
-            max_new_tokens=1,
-        ),
+        image=image_recipe(path, processor, vision.image_size),
+        text=text_recipe(tokenizer, text.max_position_embeddings),
     )
-
-    def see(picture: Image.Image) -> NDArray[np.float32]:
-        pixels: NDArray[np.float32] = processor(images=picture, return_tensors="np").pixel_values
-        return pixels
-
-    def read(text: str) -> list[int]:
-        ids: list[int] = tokenizer(text).input_ids
-        return ids
-
-    return FamilySource(path, DualEncoder(clip).eval(), recipe, see, read)
-
-
-def image_recipe(path: Path, processor: Any, image_size: int) -> ImageRecipe:  # noqa: ANN401
-    """Return what the image processor does as the stage's parameters.
-
-    Raises:
-        ConfigurationError: It does something that the stage cannot.
-    """
-    crop = {"height": image_size, "width": image_size}
-    wanted = {
-        "do_resize": True,
-        "do_center_crop": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "size": {"shortest_edge": image_size},
-        "crop_size": crop,
-        "rescale_factor": 1 / 255,
-    }
-    found = {name: getattr(processor, name) for name in wanted}
-    found |= {name: _plain(found[name]) for name in ("size", "crop_size")}
-    problems = [f"{name} = {found[name]}" for name in wanted if found[name] != wanted[name]]
-    if int(processor.resample) not in _FILTERS:
-        problems.append(f"resample = {processor.resample}")
-    if problems:
-        raise ConfigurationError(
-            f"{path.name}/{PREPROCESSOR_FILE}: {'; '.join(problems)} cannot be served; "
-            f"needed: {wanted}, resample 1, 2 or 3"
-        )
-    return ImageRecipe(
-        image_size,
-        _FILTERS[int(processor.resample)],
-        tuple(processor.image_mean),
-        tuple(processor.image_std),
-        "center_crop",
+    return FamilySource(
+        path,
+        DualEncoder(clip).eval(),
+        recipe,
+        see=seeing(processor, vision.image_size),
+        read=reading(tokenizer),
     )
-
-
-def _plain(size: Any) -> dict[str, int]:  # noqa: ANN401 - transformers' SizeDict
-    return {name: value for name, value in dict(size).items() if value is not None}

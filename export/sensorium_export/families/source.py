@@ -1,60 +1,96 @@
 """What all families share: a directory's files checked, and a loaded checkpoint as a source."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from sensorium.errors import ConfigurationError
-from sensorium_export.recipe import Recipe
-from sensorium_export.reference_input import rgb_picture
+from sensorium_export.recipe import Recipe, required
+from sensorium_export.reference_input import Clip, rgb_picture
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
-_NEEDED = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE)
+GENERATION_FILE = "generation_config.json"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+_DISAGREEMENTS = ("missing", "unexpected", "mismatched")
+
+NEEDED: Mapping[str, str] = {
+    "image": PREPROCESSOR_FILE,
+    "audio": PREPROCESSOR_FILE,
+    "video": PREPROCESSOR_FILE,
+    "text": TOKENIZER_FILE,
+}
+"""The file without which a kind of input cannot be read."""
 
 
 @dataclass(frozen=True)
 class FamilySource:
     """A checkpoint of a family; see `sensorium_export.source.Source`.
 
-    `see` is the library's own image processor, from a picture to [1, 3, image_size, image_size];
-    `read` is its own tokenizer.
+    The functions are the library's own: `see` gives `pixel_values` (and `image_extent`) of an
+    upright picture, `read` the ids of a text, `hear` what the audio encoder takes of a sound's
+    file, `watch` the frames of a clip's file, `generate` the tokens for a memory and its mask with
+    their probability.
     """
 
     path: Path
     model: nn.Module
     recipe: Recipe
-    see: Callable[[Image.Image], NDArray[np.float32]]
-    read: Callable[[str], list[int]]
-    files: tuple[str, ...] = _NEEDED
+    see: Callable[[Image.Image], Mapping[str, NDArray[Any]]] | None = None
+    read: Callable[[str], list[int]] | None = None
+    hear: Callable[[bytes], Mapping[str, NDArray[Any]]] | None = None
+    watch: Callable[[bytes], Clip] | None = None
+    generate: Callable[[Tensor, Tensor], tuple[list[int], float]] | None = None
     packages: tuple[str, ...] = ("transformers", "tokenizers")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it was read from."""
+        names = (CONFIG_FILE, WEIGHTS_FILE, GENERATION_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE)
+        return tuple(name for name in names if (self.path / name).is_file())
 
     @property
     def tokenizer_path(self) -> Path:
         """Where its tokenizer lies."""
         return self.path / TOKENIZER_FILE
 
-    def pixel_values(self, image: bytes) -> NDArray[np.float32]:
+    def image_values(self, image: bytes) -> Mapping[str, NDArray[Any]]:
         """Return what the library's own processor makes of the upright picture in RGB."""
-        return self.see(rgb_picture(image))
+        return required(self.see)(rgb_picture(image))
 
     def token_ids(self, text: str) -> list[int]:
         """Return what the library's own tokenizer makes of a text."""
-        return self.read(text)
+        return required(self.read)(text)
+
+    def audio_values(self, audio: bytes) -> Mapping[str, NDArray[Any]]:
+        """Return what the library's own feature extractor makes of a sound."""
+        return required(self.hear)(audio)
+
+    def clip(self, video: bytes) -> Clip:
+        """Return what the library's own processor makes of a clip."""
+        return required(self.watch)(video)
+
+    def generated(self, memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
+        """Return what the library's own `generate` says."""
+        return required(self.generate)(memory, mask)
 
 
-def check_files(path: Path, config: Mapping[str, Any]) -> None:
+def check_files(path: Path, config: Mapping[str, Any], kinds: Collection[str]) -> None:
     """Check that a directory holds a checkpoint that may be read.
+
+    Args:
+        path: The directory.
+        config: What its config.json says.
+        kinds: What is fed to it: "image", "audio", "video", "text".
 
     Raises:
         ConfigurationError: Files are missing, truncated, pickled, or want code of their own.
@@ -71,7 +107,9 @@ def check_files(path: Path, config: Mapping[str, Any]) -> None:
                 f"{path.name} holds pickled weights ({', '.join(pickled)}), which can run code and "
                 f"are not read. Save them as safetensors: model.save_pretrained(directory)."
             )
-    if missing := [name for name in _NEEDED if not (path / name).is_file()]:
+    if missing := sorted(
+        {WEIGHTS_FILE, *(NEEDED[kind] for kind in kinds)} - {file.name for file in path.iterdir()}
+    ):
         raise ConfigurationError(
             f"{path.name} lacks {', '.join(missing)}. Save model, tokenizer and processor into it "
             f"by save_pretrained."
@@ -85,8 +123,14 @@ def check_files(path: Path, config: Mapping[str, Any]) -> None:
         ) from error
 
 
-def loaded(kind: Any, path: Path) -> Any:  # noqa: ANN401 - transformers is untyped
+def loaded(kind: Any, path: Path, unused: str = "", **options: Any) -> Any:  # noqa: ANN401
     """Return a model of a class of transformers, whose weights and config agree.
+
+    Args:
+        kind: The class.
+        path: The directory.
+        unused: What the names of weights that may be left over begin with.
+        options: Further arguments of `from_pretrained`.
 
     Raises:
         ConfigurationError: They do not: weights are missing, left over or of another shape.
@@ -94,20 +138,24 @@ def loaded(kind: Any, path: Path) -> Any:  # noqa: ANN401 - transformers is unty
     from transformers.utils import logging  # noqa: PLC0415 - only who loads a family needs it
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         model, report = kind.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+            path,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
         )
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(
             f"{path.name} cannot be loaded as {kind.__name__}: {reason}"
         ) from error
-    problems = [
-        f"{what.removesuffix('_keys')}: {', '.join(sorted(map(str, report[what]))[:3])}"
-        for what in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if report.get(what)
-    ]
+    found = {what: sorted(map(str, report.get(f"{what}_keys", ()))) for what in _DISAGREEMENTS}
+    if unused:
+        found["unexpected"] = [one for one in found["unexpected"] if not one.startswith(unused)]
+    problems = [f"{what}: {', '.join(names[:3])}" for what, names in found.items() if names]
     if problems:
         raise ConfigurationError(
             f"{path.name}: {CONFIG_FILE} and {WEIGHTS_FILE} disagree ({'; '.join(problems)})"

@@ -103,7 +103,8 @@ class ModelConfig:
             "image_tokens", "vocabulary", "mels", "sounds", "audio_tokens", "frames", "tracks",
             "actions", "video_tokens", "layout",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        widths = ("media_width", "text_width", "memory_width")
+        return {name: getattr(self, name) for name in names} | dict.fromkeys(widths, self.width)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain JSON values."""

@@ -10,12 +10,15 @@ Parameters in `config.pbtxt`:
 | key | meaning | default |
 |---|---|---|
 | `image_size` | edge of the square that the encoder takes, pixels | required |
-| `crop` | `squash` (resize both edges) or `center_crop` (shortest edge, then crop) | `squash` |
+| `crop` | `squash`, `center_crop` or `fit`: see `framing.py` | `squash` |
+| `resize_edge` | the shortest edge before `center_crop` or of `fit`, pixels | `image_size` |
+| `multiple` | what the edges are multiples of by `fit`, pixels | `1` |
 | `resample` | `bicubic`, `bilinear` or `lanczos`, all antialiased | `bicubic` |
 | `mean`, `std` | three numbers each, `0.5,0.5,0.5`, of channels scaled to 0…1 | required |
 
-Input `image` BYTES [n,1], outputs `pixel_values` FP32 [n,3,image_size,image_size] and
-`image_present` INT64 [n,1]. With `audio`, an item that is empty gives zeros and is marked absent
+Input `image` BYTES [n,1], outputs `pixel_values` FP32 [n,3,image_size,image_size], `image_present`
+INT64 [n,1] and `image_extent` INT64 [n,2], the height and width that the picture covers: the rest
+is zeros. With `audio`, an item that is empty gives zeros and is marked absent
 where the audio's is not.
 """
 
@@ -32,21 +35,13 @@ from sensorium import contract
 from sensorium.errors import InvalidInputError
 from sensorium_server.settings import Settings
 from sensorium_server.stages import Stage, StageConfig, Tensors
+from sensorium_server.stages.framing import framing_from
 from sensorium_server.stages.item import item, map_items
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 """What is read, by Pillow's names; every further decoder is a further risk."""
 
 FORMAT_NAMES = "JPEG, PNG, WebP, GIF or BMP"
-RESAMPLE = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-MAX_ASPECT = 100
-"""The most that `center_crop` accepts: beyond it, the resized picture would be a bomb itself."""
-
-CROPS = ("squash", "center_crop")
 _CHANNELS = 3
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _EXIF_MAGIC = b"Exif\x00\x00"
@@ -55,26 +50,29 @@ _EXIF_MAGIC = b"Exif\x00\x00"
 def stage(config: StageConfig, settings: Settings) -> Stage:
     """Build the stage from its parameters and the limits."""
     size = config.integer("image_size")
-    resize = _resizer(
-        size,
-        RESAMPLE[config.choice("resample", tuple(RESAMPLE), "bicubic")],
-        config.choice("crop", CROPS, "squash"),
-    )
+    framed = framing_from(config)
     normalise = normaliser(config)
 
     def preprocess(inputs: Tensors) -> Tensors:
         images = inputs[contract.IMAGE.name].ravel()
         pixels = np.zeros((images.size, _CHANNELS, size, size), np.float32)
         present = np.ones((images.size, 1), np.int64)
+        extent = np.zeros((images.size, 2), np.int64)
 
         def fill(row: int) -> None:
             if not images[row] and item(inputs, contract.AUDIO, row):
                 present[row] = 0
             else:
-                normalise(np.asarray(resize(decode(images[row], settings))), pixels[row])
+                picture = np.asarray(framed(decode(images[row], settings)))
+                height, width = extent[row] = picture.shape[:2]
+                normalise(picture, pixels[row, :, :height, :width])
 
         map_items(fill, np.arange(images.size))
-        return {contract.PIXEL_VALUES.name: pixels, contract.IMAGE_PRESENT.name: present}
+        return {
+            contract.PIXEL_VALUES.name: pixels,
+            contract.IMAGE_PRESENT.name: present,
+            contract.IMAGE_EXTENT.name: extent,
+        }
 
     return preprocess
 
@@ -192,27 +190,6 @@ def _as_rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, layer)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _resizer(
-    size: int, resample: Image.Resampling, crop: str
-) -> Callable[[Image.Image], Image.Image]:
-    def squash(picture: Image.Image) -> Image.Image:
-        return picture.resize((size, size), resample)
-
-    def center_crop(picture: Image.Image) -> Image.Image:
-        short = min(picture.size)
-        width, height = (size * edge // short for edge in picture.size)
-        if max(width, height) > size * MAX_ASPECT:
-            raise InvalidInputError(
-                f"image is {picture.width:,} x {picture.height:,} pixels; its longer edge may be "
-                f"{MAX_ASPECT} times the shorter one. Crop it."
-            )
-        left, top = (width - size) // 2, (height - size) // 2
-        box = (left, top, left + size, top + size)
-        return picture.resize((width, height), resample).crop(box)
-
-    return squash if crop == "squash" else center_crop
 
 
 def pixels_of(picture: Image.Image) -> NDArray[np.uint8]:

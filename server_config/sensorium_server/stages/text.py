@@ -10,6 +10,7 @@ Parameters in `config.pbtxt`:
 | `tokenizer` | the tokenizer's file beside `model.py` | `tokenizer.json` |
 | `max_tokens` | the most tokens that the text encoder takes | required |
 | `pad_id` | id that fills rows shorter than the request's longest | required |
+| `pad_to` | length of every row, for a network that reads its padding | the longest row's |
 
 Input `text` BYTES [n,1], outputs `input_ids` and `attention_mask` INT64 [n,sequence].
 """
@@ -33,13 +34,14 @@ def stage(config: StageConfig, settings: Settings) -> Stage:
     tokenizer = load_tokenizer(config.directory / config.text("tokenizer", "tokenizer.json"))
     max_tokens = config.integer("max_tokens")
     pad_id = config.integer("pad_id")
+    pad_to = config.integer("pad_to", 0)
 
     def tokenize(data: bytes) -> list[int]:
         return tokens_of(decode(data, settings), tokenizer, max_tokens)
 
     def preprocess(inputs: Tensors) -> Tensors:
         rows = map_items(tokenize, inputs[contract.TEXT.name])
-        shape = (len(rows), max(map(len, rows)))
+        shape = (len(rows), max(pad_to, *map(len, rows)))
         input_ids = np.full(shape, pad_id, np.int64)
         attention_mask = np.zeros(shape, np.int64)
         for index, ids in enumerate(rows):

@@ -15,6 +15,7 @@ Parameters in `config.pbtxt`:
 | `sampling` | `uniform` over the video, or `fps`: see `sampling.py` | `uniform` |
 | `fps` | moments per second, for `sampling` `fps` | required then |
 | `resample` | `bicubic`, `bilinear` or `lanczos`, all antialiased | `bicubic` |
+| `crop`, `resize_edge` | `squash` or `center_crop`: see `framing.py` | `squash` |
 | `mean`, `std` | three numbers each, `0.5,0.5,0.5`, of channels scaled to 0…1 | required |
 
 Input `video` BYTES [n,1], outputs `frames` FP32 [n,frames,3,image_size,image_size] and `duration_s`
@@ -53,7 +54,8 @@ from sensorium_server.stages.container import (
     packets_of,
     start_s,
 )
-from sensorium_server.stages.image import RESAMPLE, normaliser
+from sensorium_server.stages.framing import Framing, framing_from
+from sensorium_server.stages.image import normaliser
 from sensorium_server.stages.item import item, map_items
 from sensorium_server.stages.sampling import sample_times, stretch_s
 
@@ -71,7 +73,7 @@ def stage(config: StageConfig, settings: Settings) -> Stage:
     frames, size = config.integer("frames"), config.integer("image_size")
     by_fps = config.choice("sampling", SAMPLING, "uniform") == "fps"
     fps = config.numbers("fps")[0] if by_fps else None
-    resample = config.choice("resample", tuple(RESAMPLE), "bicubic")
+    framing = framing_from(config)
     normalise = normaliser(config)
     worker = IsolatedWorker(settings.decode_timeout_s)
     worker.load(sampled_frames)
@@ -85,7 +87,7 @@ def stage(config: StageConfig, settings: Settings) -> Stage:
             if not videos[row] and item(inputs, contract.AUDIO, row):
                 return
             pictures, seconds[row] = worker.call(
-                "video", sampled_frames, videos[row], settings, frames, size, fps, resample=resample
+                "video", sampled_frames, videos[row], settings, frames, framing, fps
             )
             normalise(pictures, values[row])
 
@@ -99,10 +101,8 @@ def sampled_frames(
     data: bytes,
     limits: Settings,
     frames: int,
-    size: int,
+    framing: Framing,
     fps: float | None = None,
-    *,
-    resample: str = "bicubic",
 ) -> tuple[NDArray[np.uint8], float]:
     """Return the frames at the sampled moments, and the seconds that they cover.
 
@@ -110,12 +110,11 @@ def sampled_frames(
         data: a video file.
         limits: the server's limits.
         frames: how many moments.
-        size: edge of the square frames, pixels.
+        framing: how each becomes a square.
         fps: moments per second from the start; None spreads them over the whole video.
-        resample: Pillow's filter, a key of `RESAMPLE`.
 
     Returns:
-        uint8 [frames, size, size, 3] and seconds.
+        uint8 [frames, image_size, image_size, 3] and seconds.
 
     Raises:
         InvalidInputError: `data` is empty, beyond a limit, not a video or damaged.
@@ -127,7 +126,7 @@ def sampled_frames(
         check_seconds(seconds, limits)
         times = first + sample_times(seconds, frames, fps)
         shown = _on_screen(_decoded(stream, packets, limits), times, first, last)
-        pictures = [_square(frame, size, resample) for frame in shown]
+        pictures = [_square(frame, framing) for frame in shown]
         if len(pictures) < frames:
             raise damaged(data)
     return np.stack(pictures), stretch_s(seconds, frames, fps)
@@ -194,8 +193,9 @@ def _on_screen(
         yield from (shown for _ in left)
 
 
-def _square(frame: VideoFrame, size: int, resample: str) -> NDArray[np.uint8]:
-    """Return a frame upright, [size, size, 3]."""
-    picture = Image.fromarray(frame.to_ndarray(format="rgb24", threads=1))
-    pixels = np.asarray(picture.resize((size, size), RESAMPLE[resample]))
-    return np.rot90(pixels, round(frame.rotation / 90))
+def _square(frame: VideoFrame, framing: Framing) -> NDArray[np.uint8]:
+    """Return a frame upright, [image_size, image_size, 3]; a crop is of the upright frame."""
+    pixels, turns = frame.to_ndarray(format="rgb24", threads=1), round(frame.rotation / 90)
+    if framing.crop == "squash":
+        return np.rot90(np.asarray(framing(Image.fromarray(pixels))), turns)
+    return np.asarray(framing(Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns)))))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sensorium.contract import STAGES
+from sensorium_export.ensembles import ENSEMBLES, signature_in
 from sensorium_export.models import ModelConfig
 from sensorium_export.models.audio_encoder import FEATURES, FRAME_S, AudioEncoder, Heard
 from sensorium_export.onnx_graph import bytes_from_onnx, onnx_from_module
@@ -125,7 +125,7 @@ def test_slots_hold_the_onset_peaks_strongest_first() -> None:
 
 def test_the_graph_equals_the_module(encoder: AudioEncoder) -> None:
     """The exported graph gives the module's outputs for one frame, for many and with padding."""
-    stage = STAGES["audio_encoder"]
+    stage = signature_in("audio_encoder", ENSEMBLES.values())
     model = onnx_from_module(encoder, stage, CONFIG.sizes, name="audio_encoder")
     session = onnxruntime.InferenceSession(
         bytes_from_onnx(model), providers=["CPUExecutionProvider"]

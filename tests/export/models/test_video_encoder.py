@@ -5,13 +5,14 @@ import onnxruntime
 import pytest
 import torch
 
-from sensorium.contract import STAGES
+from sensorium_export.ensembles import ENSEMBLES, signature_in
 from sensorium_export.models.cnn import CHANNELS, CnnImageEncoder
 from sensorium_export.models.config import ModelConfig
 from sensorium_export.models.tracker import Tracker
 from sensorium_export.models.video_encoder import VideoEncoder
 from sensorium_export.onnx_graph import bytes_from_onnx, onnx_from_module
 
+SIGNATURE = signature_in("video_encoder", ENSEMBLES.values())
 CONFIG = ModelConfig(vocabulary=5)
 PLACES = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
 
@@ -48,7 +49,7 @@ def test_the_contract_is_kept(encoder: VideoEncoder) -> None:
     """Outputs have the contract's shapes, probabilities lie in [0, 1] and the vector has norm 1."""
     outputs = encoder(torch.randn(2, CONFIG.frames, 3, 64, 64))
 
-    for spec, tensor in zip(STAGES["video_encoder"].outputs, outputs, strict=True):
+    for spec, tensor in zip(SIGNATURE.outputs, outputs, strict=True):
         sizes = [axis if isinstance(axis, int) else CONFIG.sizes[axis] for axis in spec.shape]
         assert list(tensor.shape) == [2, *sizes]
     _, mask, embedding, actions, spans = outputs
@@ -140,7 +141,12 @@ def test_places_are_those_of_the_object() -> None:
 
 def test_the_graph_agrees(encoder: VideoEncoder) -> None:
     """ONNX Runtime gives what PyTorch gives, for batches of any size."""
-    model = onnx_from_module(encoder, STAGES["video_encoder"], CONFIG.sizes, name="video_encoder")
+    model = onnx_from_module(
+        encoder,
+        SIGNATURE,
+        CONFIG.sizes,
+        name="video_encoder",
+    )
     session = onnxruntime.InferenceSession(bytes_from_onnx(model))
     for batch in (1, 3):
         frames = torch.randn(batch, CONFIG.frames, 3, 64, 64)
