@@ -14,23 +14,37 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from transformers import (
     BertConfig,
     BertModel,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForQuestionAnswering,
     CLIPConfig,
     CLIPModel,
     CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
+    GitConfig,
+    GitForCausalLM,
+    GPT2Config,
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetForImageClassification,
     SiglipConfig,
     SiglipModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViltConfig,
+    ViltForQuestionAnswering,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
     ViTConfig,
     ViTForImageClassification,
 )
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -60,11 +74,11 @@ def random(kind: Any, config: Any, seed: int = 0) -> Any:  # noqa: ANN401 - tran
     return model
 
 
-def word_pieces() -> PreTrainedTokenizerFast:
+def word_pieces() -> Any:  # noqa: ANN401 - transformers is untyped
     """Return a tokenizer as BERT's: lower case, word pieces, [CLS] and [SEP] around."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
     letters = [chr(one) for one in range(33, 127)]
-    words += [*letters, *(f"##{one}" for one in letters), "red", "star", "what", "is", "##s"]
+    words += [*letters, *(f"##{one}" for one in letters), "red", "star", "what", "is"]
     tokenizer = Tokenizer(
         models.WordPiece({one: number for number, one in enumerate(words)}, unk_token="[UNK]")
     )
@@ -74,7 +88,8 @@ def word_pieces() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -183,3 +198,111 @@ def clip(path: Path, seed: int = 0) -> Path:
         crop_size={"height": _IMAGE_SIZE, "width": _IMAGE_SIZE},
     )
     return saved(path, random(CLIPModel, config, seed), tokenizer, processor)
+
+
+def blip(path: Path, seed: int = 0) -> Path:
+    """Write a BLIP that captions."""
+    return _blip(BlipForConditionalGeneration, path, seed)
+
+
+def blip_vqa(path: Path, seed: int = 0) -> Path:
+    """Write a BLIP that answers."""
+    return _blip(BlipForQuestionAnswering, path, seed)
+
+
+def _blip(kind: Any, path: Path, seed: int) -> Path:  # noqa: ANN401 - transformers is untyped
+    words = word_pieces()
+    # An answer is put into words from the question's tokens, so all widths are alike there.
+    width = 32 if kind is BlipForQuestionAnswering else 48
+    config = BlipConfig(
+        text_config={
+            **_LAYERS,
+            "hidden_size": 32,
+            "encoder_hidden_size": width,
+            "vocab_size": len(words),
+            "max_position_embeddings": 40,
+            "bos_token_id": 5,
+            "pad_token_id": 0,
+            "sep_token_id": 3,
+            "eos_token_id": 3,
+        },
+        vision_config={**_LAYERS, "hidden_size": width, "image_size": _IMAGE_SIZE, "patch_size": 8},
+    )
+    size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}
+    return saved(path, random(kind, config, seed), words, BlipImageProcessorPil(size=size))
+
+
+def git(path: Path, seed: int = 0) -> Path:
+    """Write a GIT."""
+    words = word_pieces()
+    config = GitConfig(
+        **_LAYERS,
+        hidden_size=32,
+        vocab_size=len(words),
+        max_position_embeddings=40,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+        vision_config={**_LAYERS, "hidden_size": 48, "image_size": _IMAGE_SIZE, "patch_size": 8},
+    )
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": _IMAGE_SIZE},
+        crop_size={"height": _IMAGE_SIZE, "width": _IMAGE_SIZE},
+    )
+    return saved(path, random(GitForCausalLM, config, seed), words, processor)
+
+
+def vit_gpt2(path: Path, seed: int = 0) -> Path:
+    """Write a ViT with a GPT-2 of another width."""
+    words = word_pieces()
+    vision = ViTConfig(**_LAYERS, hidden_size=48, image_size=_IMAGE_SIZE, patch_size=8)
+    text = GPT2Config(
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=40,
+        vocab_size=len(words),
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        vision, text, decoder_start_token_id=2, pad_token_id=0, eos_token_id=3
+    )
+    size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}
+    model = random(VisionEncoderDecoderModel, config, seed)
+    return saved(path, model, words, ViTImageProcessorPil(size=size))
+
+
+def vilt(path: Path, seed: int = 0) -> Path:
+    """Write a ViLT."""
+    words = word_pieces()
+    config = ViltConfig(
+        **_LAYERS,
+        hidden_size=32,
+        vocab_size=len(words),
+        max_position_embeddings=40,
+        image_size=_IMAGE_SIZE,
+        patch_size=8,
+        id2label=_ANIMALS,
+    )
+    kind: Any = ViltImageProcessorPil
+    processor = kind(size={"shortest_edge": _IMAGE_SIZE}, size_divisor=8)
+    return saved(path, random(ViltForQuestionAnswering, config, seed), words, processor)
+
+
+def t5(path: Path, seed: int = 0) -> Path:
+    """Write a T5."""
+    words = word_pieces()
+    kind: Any = T5Config
+    config = kind(
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        vocab_size=len(words),
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=3,
+    )
+    return saved(path, random(T5ForConditionalGeneration, config, seed), words)

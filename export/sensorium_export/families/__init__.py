@@ -13,9 +13,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from sensorium.contract import checked_bundle
 from sensorium.errors import ConfigurationError
-from sensorium_export.families.source import FamilySource, check_files
+from sensorium_export.families.source import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    FamilySource,
+    check_files,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +36,15 @@ class Family:
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "bert": Family("bert", ("text",)),
+        "blip": Family("blip", ("image", "text")),
         "clip": Family("clip", ("image", "text")),
         "dinov2": Family("vit", ("image",)),
+        "git": Family("git", ("image", "text")),
         "resnet": Family("resnet", ("image",)),
         "siglip": Family("siglip", ("image", "text")),
+        "t5": Family("t5", ("text",)),
+        "vilt": Family("vilt", ("image", "text")),
+        "vision-encoder-decoder": Family("vision_encoder_decoder", ("image", "text")),
         "vit": Family("vit", ("image",)),
     }
 )
@@ -66,7 +78,21 @@ def load_family(path: Path, config: Mapping[str, Any], bundle: str) -> FamilySou
     check_files(path, config, family.kinds)
     module = importlib.import_module(f"sensorium_export.families.{family.module}")
     source: FamilySource = module.load(path, checked_bundle(bundle or bundle_named_like(path)))
+    _check_vocabulary(source)
     return source
+
+
+def _check_vocabulary(source: FamilySource) -> None:
+    """Check that the network knows every token that the tokenizer can give."""
+    known = source.recipe.sizes.get("vocabulary")
+    if known is None:
+        return
+    greatest = max(Tokenizer.from_file(str(source.tokenizer_path)).get_vocab().values())
+    if greatest >= known:
+        raise ConfigurationError(
+            f"{source.path.name}/{TOKENIZER_FILE} gives ids up to {greatest}, the network of "
+            f"{CONFIG_FILE} knows {known}: they are not of one checkpoint."
+        )
 
 
 def bundle_named_like(path: Path) -> str:

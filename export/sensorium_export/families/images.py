@@ -66,7 +66,7 @@ def image_recipe(path: Path, processor: Processor, image_size: int) -> ImageReci
     shape = _shape(processor, image_size)
     if shape is None:
         shown = ("size", "do_center_crop", "crop_size")
-        problems += [f"{name} = {_plain(getattr(processor, name, None))}" for name in shown]
+        problems += [f"{name} = {_shown(getattr(processor, name, None))}" for name in shown]
     if problems or shape is None:
         raise ConfigurationError(
             f"{path.name}/{PREPROCESSOR_FILE}: {', '.join(problems)} cannot be served to an "
@@ -103,6 +103,10 @@ def _shape(processor: Processor, image_size: int) -> dict[str, Any] | None:
             return {"crop": "center_crop", "resize_edge": None if edge == image_size else edge}
         return None
     return {"crop": "squash"} if size == square else None
+
+
+def _shown(value: Any) -> object:  # noqa: ANN401 - untyped
+    return value if value is None or isinstance(value, bool) else _plain(value)
 
 
 def _plain(size: Any) -> dict[str, int]:  # noqa: ANN401 - transformers' SizeDict
