@@ -72,6 +72,7 @@ _PARAMETER_COMMENTS = {
     "resample": "The filter of the training run; another one gives other answers.",
     "crop": "squash: the whole picture becomes a square. center_crop: its middle does.",
     "resize_edge": "The shortest edge before the crop, in pixels.",
+    "longest_edge": "The longest edge, in pixels, before it is rounded down.",
     "multiple": "Both edges are rounded down to a multiple of this, in pixels.",
     "pad_to": "The network reads its padding: every text has this many tokens.",
     "activation": "softmax: one class is right. sigmoid: each may be.",

@@ -56,7 +56,8 @@ class Tolerance:
 class ImageRecipe:
     """How a picture becomes `pixel_values`; see `sensorium_server.stages.image`.
 
-    `resize_edge` is the shortest edge before `center_crop`, where it is not `image_size`.
+    `resize_edge` is the shortest edge before `center_crop` where it is not `image_size`, or that of
+    `fit`, whose longest edge and whose edges' divisor follow.
     """
 
     image_size: int
@@ -65,6 +66,7 @@ class ImageRecipe:
     std: tuple[float, float, float]
     crop: str
     resize_edge: int | None = None
+    longest_edge: int | None = None
     multiple: int | None = None
 
 

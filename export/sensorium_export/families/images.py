@@ -81,11 +81,15 @@ def image_recipe(path: Path, processor: Processor, image_size: int) -> ImageReci
     )
 
 
+def longest_edge_of(processor: Processor) -> int:
+    """Return the longest edge that a processor like ViLT's asks for, before it rounds it down."""
+    return int(_LONGER * processor.size["shortest_edge"])
+
+
 def canvas_of(processor: Processor) -> int:
-    """Return the longest edge that a processor like ViLT's makes, pixels."""
-    longest: int = int(_LONGER * processor.size["shortest_edge"])
+    """Return the longest edge that it makes, pixels."""
     multiple: int = processor.size_divisor
-    return longest // multiple * multiple
+    return longest_edge_of(processor) // multiple * multiple
 
 
 def _shape(processor: Processor, image_size: int) -> dict[str, Any] | None:
@@ -93,7 +97,12 @@ def _shape(processor: Processor, image_size: int) -> dict[str, Any] | None:
     size, square = _plain(processor.size), {"height": image_size, "width": image_size}
     edge = size.get("shortest_edge")
     if edge and getattr(processor, "size_divisor", None) and processor.do_pad:
-        return {"crop": "fit", "resize_edge": edge, "multiple": processor.size_divisor}
+        return {
+            "crop": "fit",
+            "resize_edge": edge,
+            "longest_edge": longest_edge_of(processor),
+            "multiple": processor.size_divisor,
+        }
     if edge == image_size and getattr(processor, "crop_pct", None):
         if edge >= _SQUASHED_FROM:
             return {"crop": "squash"}

@@ -2,7 +2,7 @@
 
 - `squash` resizes both edges to `image_size`.
 - `center_crop` resizes the shortest edge to `resize_edge` and cuts a square out of the middle.
-- `fit` resizes the shortest edge to `resize_edge`, or the longest to `image_size` where that is
+- `fit` resizes the shortest edge to `resize_edge`, or the longest to `longest_edge` where that is
   less, and rounds both edges down to a multiple of `multiple`, at least one.
 
 All filters are Pillow's, antialiased.
@@ -35,6 +35,7 @@ class Framing:
     resample: str = "bicubic"
     crop: str = "squash"
     resize_edge: int = 0
+    longest_edge: int = 0
     multiple: int = 1
 
     def __call__(self, picture: Image.Image) -> Image.Image:
@@ -61,7 +62,12 @@ def framing_from(config: StageConfig) -> Framing:
             f"{config.name}/config.pbtxt: resize_edge = {edge} must be {least} image_size = {size}."
         )
     resample = config.choice("resample", tuple(RESAMPLE), "bicubic")
-    return Framing(size, resample, crop, edge, config.integer("multiple", 1))
+    longest, multiple = config.integer("longest_edge", size), config.integer("multiple", 1)
+    if crop == "fit" and longest // multiple * multiple > size:
+        raise ConfigurationError(
+            f"{config.name}/config.pbtxt: longest_edge = {longest} is beyond image_size = {size}."
+        )
+    return Framing(size, resample, crop, edge, longest, multiple)
 
 
 def _squash(framing: Framing, picture: Image.Image) -> Image.Image:
@@ -85,8 +91,8 @@ def _center_crop(framing: Framing, picture: Image.Image) -> Image.Image:
 def _fit(framing: Framing, picture: Image.Image) -> Image.Image:
     scale = framing.resize_edge / min(picture.size)
     edges = [scale * one for one in picture.size]
-    if max(edges) > framing.image_size:
-        shrink = framing.image_size / max(edges)
+    if max(edges) > framing.longest_edge:
+        shrink = framing.longest_edge / max(edges)
         edges = [shrink * one for one in edges]
     width, height = (_rounded(edge, framing.multiple) for edge in edges)
     return picture.resize((width, height), RESAMPLE[framing.resample])
