@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -144,6 +146,86 @@ def vit(path: Path, seed: int = 0) -> Path:
     size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}
     model = random(ViTForImageClassification, config, seed)
     return saved(path, model, ViTImageProcessorPil(size=size))
+
+
+class OpenClipTower(nn.Module):
+    """A tower as OpenCLIP writes it, with its names."""
+
+    def __init__(self, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList()
+        for _ in range(layers):
+            block = nn.Module()
+            block.ln_1, block.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            block.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+            block.mlp = nn.Sequential()
+            block.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
+            block.mlp.add_module("gelu", nn.GELU())
+            block.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+            self.resblocks.append(block)
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Run all blocks; the norms come first."""
+        blocks: Any = self.resblocks
+        for block in blocks:
+            normed = block.ln_1(states)
+            states = states + block.attn(normed, normed, normed, attn_mask=mask)[0]
+            states = states + block.mlp(block.ln_2(states))
+        return states
+
+
+class OpenClip(nn.Module):
+    """A CLIP as OpenCLIP writes it: the same mathematics, other names."""
+
+    def __init__(self, words: int, width: int = 64, size: int = _IMAGE_SIZE) -> None:
+        super().__init__()
+        self.visual = nn.Module()
+        self.visual.conv1 = nn.Conv2d(3, width, 8, 8, bias=False)
+        self.visual.class_embedding = nn.Parameter(torch.zeros(width))
+        self.visual.positional_embedding = nn.Parameter(torch.zeros((size // 8) ** 2 + 1, width))
+        self.visual.ln_pre, self.visual.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.visual.transformer = OpenClipTower(width, 1, 2)
+        self.visual.proj = nn.Parameter(torch.zeros(width, 16))
+        self.token_embedding = nn.Embedding(words, width)
+        self.positional_embedding = nn.Parameter(torch.zeros(24, width))
+        self.transformer = OpenClipTower(width, 2, 2)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.zeros(width, 16))
+        self.logit_scale = nn.Parameter(torch.ones([]))
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Embed pictures."""
+        tower: Any = self.visual
+        states = tower.conv1(pixels).flatten(2).transpose(1, 2)
+        first = tower.class_embedding.expand(len(states), 1, -1)
+        states = torch.cat([first, states], dim=1) + tower.positional_embedding
+        states = tower.transformer(tower.ln_pre(states))
+        return nn.functional.normalize(tower.ln_post(states[:, 0]) @ tower.proj, dim=-1)
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Embed texts by the state of their end, the greatest id."""
+        length = ids.shape[1]
+        states = self.token_embedding(ids) + self.positional_embedding[:length]
+        mask = torch.full((length, length), float("-inf")).triu(1)
+        states = self.ln_final(self.transformer(states, mask))
+        ends = states[torch.arange(len(ids)), ids.argmax(dim=1)]
+        return nn.functional.normalize(ends @ self.text_projection, dim=-1)
+
+
+def open_clip(path: Path, seed: int = 0) -> Path:
+    """Write a CLIP as OpenCLIP saves it, with the tokenizer of `clip`."""
+    clip(path, seed)
+    words = len(json.loads((path / "tokenizer.json").read_text())["model"]["vocab"])
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (path / name).unlink()
+    tower = {"layers": 2, "width": 64}
+    text = {**tower, "heads": 2, "vocab_size": words, "context_length": 24}
+    vision = {**tower, "image_size": _IMAGE_SIZE, "patch_size": 8}
+    config = {"model_cfg": {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    model = random(OpenClip, words, seed)
+    save_file(model.state_dict(), path / "open_clip_model.safetensors")
+    return path
 
 
 def dinov2(path: Path, seed: int = 0) -> Path:

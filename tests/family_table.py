@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sensorium_export.source import open_source
 
@@ -22,8 +23,17 @@ def replaced(document: str, rows: str) -> str:
     return _MARKED.sub(lambda _: rows, document)
 
 
+def _config(path: Path) -> dict[str, Any]:
+    """Return what a directory calls itself."""
+    file = path / "config.json"
+    if not file.is_file():
+        return {"model_type": "open_clip", "architectures": ["open_clip_config.json"]}
+    config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return config
+
+
 def _row(path: Path) -> str:
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = _config(path)
     source = open_source(path)
     recipe = source.recipe
     count = sum(weight.numel() for weight in source.model.parameters())

@@ -73,6 +73,7 @@ _PARAMETER_COMMENTS = {
     "crop": "squash: the whole picture becomes a square. center_crop: its middle does.",
     "resize_edge": "The shortest edge before the crop, in pixels.",
     "longest_edge": "The longest edge, in pixels, before it is rounded down.",
+    "crop_rounding": "Half a pixel of the crop goes down, or to the next even number.",
     "multiple": "Both edges are rounded down to a multiple of this, in pixels.",
     "pad_to": "The network reads its padding: every text has this many tokens.",
     "activation": "softmax: one class is right. sigmoid: each may be.",

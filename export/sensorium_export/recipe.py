@@ -68,6 +68,7 @@ class ImageRecipe:
     resize_edge: int | None = None
     longest_edge: int | None = None
     multiple: int | None = None
+    crop_rounding: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

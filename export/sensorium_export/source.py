@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sensorium.errors import ConfigurationError
 from sensorium_export import checkpoint as native
-from sensorium_export.families import bundle_named_like, load_family
+from sensorium_export.families import bundle_named_like, family_of, load_family
 from sensorium_export.own import built, holder_of, is_own, own_recipe
 from sensorium_export.recipe import Recipe, recipe_from_checkpoint, required
 from sensorium_export.reference_input import Clip, clip, log_mel, pixel_values
@@ -153,8 +153,8 @@ def open_source(path: Path, bundle: str = "") -> Source:
     if is_own(path):
         return OwnSource(path, bundle)
     config = _config(path / native.CONFIG_FILE)
-    if "model_type" in config:
-        return load_family(path, config, bundle)
+    if (kind := family_of(path, config)) is not None:
+        return load_family(path, kind, config, bundle)
     return NativeSource(path, bundle)
 
 

@@ -25,6 +25,7 @@ ASKED: Mapping[str, tuple[str, ...]] = {
     "clip": ("embed", "--image", "photo.jpg"),
     "dinov2": ("embed", "--image", "photo.jpg"),
     "git": ("caption", "photo.jpg"),
+    "open_clip": ("embed", QUESTION),
     "resnet": ("classify", "photo.jpg"),
     "siglip": ("embed", QUESTION),
     "t5": ("generate", QUESTION),

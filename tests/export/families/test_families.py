@@ -1,5 +1,6 @@
 """Families: split into stages, a checkpoint answers as the library's own class does."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from tests import families
 from torch.nn import functional as F
 
@@ -33,7 +35,9 @@ class Library:
 
     def __init__(self, path: Path, kind: str) -> None:
         library: Any = transformers
-        self.model = getattr(library, kind).from_pretrained(path).eval()
+        self.model: Any = None
+        if kind:
+            self.model = getattr(library, kind).from_pretrained(path).eval()
         self.path = path
 
     def pixels(self, probe: Probe) -> dict[str, torch.Tensor]:
@@ -85,6 +89,19 @@ def clip_answer(library: Library, probe: Probe) -> Answer:
     return {"text_embedding": found.text_embeds, "image_embedding": found.image_embeds}
 
 
+def open_clip_answer(library: Library, probe: Probe) -> Answer:
+    """Embed a picture and a text by the layers that OpenCLIP has, pictures as torchvision crops."""
+    words = len(json.loads((library.path / "tokenizer.json").read_text())["model"]["vocab"])
+    model = families.OpenClip(words)
+    model.load_state_dict(load_file(library.path / "open_clip_model.safetensors"))
+    pixels = open_source(library.path).image_values(probe.image)["pixel_values"]
+    ids = library.ids(probe)["input_ids"]
+    return {
+        "text_embedding": model.encode_text(ids),
+        "image_embedding": model.encode_image(torch.from_numpy(pixels)),
+    }
+
+
 def bert_answer(library: Library, probe: Probe) -> Answer:
     """Embed a sentence: the mean of its tokens, of length 1."""
     states = library.model(**library.ids(probe)).last_hidden_state
@@ -126,6 +143,7 @@ CASES: dict[str, tuple[str, Callable[[Library, Probe], Answer]]] = {
         },
     ),
     "git": ("GitForCausalLM", caption),
+    "open_clip": ("", open_clip_answer),
     "resnet": ("ResNetForImageClassification", resnet_answer),
     "siglip": ("SiglipModel", siglip_answer),
     "t5": ("T5ForConditionalGeneration", t5_answer),
