@@ -104,6 +104,9 @@ FUSED_TOKENS = TensorSpec("fused_tokens", DType.FP32, (SEQUENCE, "width"))
 DECODER_MEMORY = TensorSpec("memory", DType.FP32, (MEMORY, "width"))
 DECODER_MEMORY_MASK = TensorSpec("memory_mask", DType.INT64, (MEMORY,))
 
+GENERATION = "generation"
+"""The parameter of a request that says how its text is generated; no tensor."""
+
 AFTER = TensorSpec("after", DType.FP32, ("embedding_dim",))
 """Ignored: a stage that takes it runs after the stage that makes it. See decision 2."""
 

@@ -8,8 +8,9 @@ import pytest
 
 from sensorium.errors import DeadlineExceededError, ModelNotReadyError, OverloadedError
 from sensorium_server import decoding_loop
-from sensorium_server.decoding import GreedyDecoder, Limits
+from sensorium_server.decoding import Decoder
 from sensorium_server.decoding_loop import DecodingLoop, Job, Key
+from sensorium_server.generation import Generation
 
 EOS = 1
 POISON = 13.0
@@ -86,7 +87,7 @@ def machine() -> Machine:
 @pytest.fixture
 def loop(machine: Machine) -> Iterator[DecodingLoop]:
     """Return a loop of two slots that holds at most three waiting rows."""
-    decoder = GreedyDecoder[Key](machine.cross, machine.step, (2, 1, 1), Limits(0, EOS, 30, 2))
+    decoder = Decoder[Key](machine.cross, machine.step, (2, 1, 1), Generation((0,), (EOS,), 30), 2)
     running = DecodingLoop(decoder, max_waiting_rows=3)
     yield running
     machine.gate.set()
@@ -199,7 +200,7 @@ def test_overload_is_refused(loop: DecodingLoop, machine: Machine) -> None:
 
 def test_stop_finishes_what_runs(machine: Machine) -> None:
     """Stopping answers what was taken and refuses what comes after."""
-    decoder = GreedyDecoder[Key](machine.cross, machine.step, (2, 1, 1), Limits(0, EOS, 30, 2))
+    decoder = Decoder[Key](machine.cross, machine.step, (2, 1, 1), Generation((0,), (EOS,), 30), 2)
     stopping = DecodingLoop(decoder, max_waiting_rows=3)
     inbox = submit(stopping, 3)
 
