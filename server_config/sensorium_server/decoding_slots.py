@@ -81,7 +81,12 @@ class Slots:
 
     def reserve_memory(self, length: int) -> None:
         """Make room for memories of that length; the room stays."""
-        missing = length - self._mask.shape[1]
-        if missing > 0:
-            self._mask = np.pad(self._mask, ((0, 0), (0, missing)))
-            self._cross = np.pad(self._cross, ((0, 0), (0, 0), (0, 0), (0, missing), (0, 0)))
+        known = self._mask.shape[1]
+        if length > known:
+            # Not padded: what no row has used yet takes no memory.
+            used, (count, layers, heads, _, width) = self.used, self._cross.shape
+            mask = np.zeros((count, length), np.int64)
+            cross = np.zeros((count, layers, heads, length, width), np.float32)
+            mask[:used, :known] = self._mask[:used]
+            cross[:used, :, :, :known] = self._cross[:used]
+            self._mask, self._cross = mask, cross

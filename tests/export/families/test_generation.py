@@ -1,145 +1,123 @@
-from collections.abc import Sequence
-from functools import cache
+import dataclasses
 from typing import Any
 
-import numpy as np
 import pytest
-from tests.export.families.decoders import BOS, CACHE_SHAPE, EOS, WIDTH, SmallDecoder
+from tests.export.families.decoders import BOS, EOS
+from transformers import GenerationConfig
 
-from sensorium_server.decoding import Decoder, Generated
-from sensorium_server.generation import Generation
-
-KINDS = ("blip", "gpt2", "t5")
-LONG_PROMPT = (BOS, 7, 9)
-MAX_NEW_TOKENS = 12
-ENDS = tuple(range(EOS, EOS + 8))
-"""Several, so that texts of random weights end at many lengths."""
-
-ROWS = 5
-BEAMS = [
-    {"num_beams": beams, "length_penalty": penalty, "early_stopping": stopping}
-    for beams, penalty in ((3, 0.6), (4, 2.0), (4, 0.6), (3, -1.0))
-    for stopping in (False, True, "never")
-]
-RULES: list[dict[str, Any]] = [
-    {"repetition_penalty": 1.7},
-    {"no_repeat_ngram_size": 2},
-    {"suppress_tokens": list(range(5, 30))},
-    {"begin_suppress_tokens": list(range(40))},
-    {"min_new_tokens": 5},
-    {"num_beams": 3, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "min_new_tokens": 4},
-]
+from sensorium.errors import ConfigurationError
+from sensorium_export.families.generation import generation_from
+from sensorium_export.model_config import config_from_pbtxt, model_configs
+from sensorium_export.pbtxt import pbtxt_from_config
+from sensorium_export.recipe import GenerationRecipe, Recipe, TextRecipe
+from sensorium_export.stage_parameters import parameters_of
+from sensorium_server import generation as served
+from sensorium_server.stages import StageConfig
 
 
-@cache
-def made(kind: str, seed: int = 0) -> SmallDecoder:
-    """Make a decoder once."""
-    return SmallDecoder(kind, seed)
+def settings(**given: Any) -> GenerationConfig:  # noqa: ANN401 - transformers is untyped
+    """Return settings of a checkpoint that starts and ends its texts as others do."""
+    given = {"bos_token_id": BOS, "eos_token_id": EOS, **given}
+    return GenerationConfig(**given)  # type: ignore[no-untyped-call]
 
 
-def memories() -> tuple[Any, Any]:
-    """Return five memories of three lengths, and their masks."""
-    memory = np.random.default_rng(0).normal(size=(ROWS, 7, WIDTH)) * 2
-    mask = np.ones((ROWS, 7), np.int64)
-    mask[1, 5:] = mask[3, 3:] = 0
-    return memory.astype(np.float32), mask
+def told(recipe: Recipe, config: GenerationConfig, **given: Any) -> served.Generation:  # noqa: ANN401
+    """Return what the server reads in the config that export writes for these settings."""
+    text = TextRecipe(max_tokens=64, pad_id=0, unk_id=0, **generation_from(config, **given))
+    made = dataclasses.replace(recipe, text=text)
+    written = config_from_pbtxt(pbtxt_from_config(model_configs(made)["text_decoder"]), "it")
+    parameters = {key: value.string_value for key, value in written.parameters.items()}
+    assert parameters == parameters_of("text_decoder", made)
+    stage = StageConfig("text_decoder", None, parameters)  # type: ignore[arg-type]
+    return served.generation_from(stage, int(parameters["slots"]))
 
 
-def expected(decoder: SmallDecoder, prompt: Sequence[int], **options: Any) -> list[list[int]]:  # noqa: ANN401
-    """Generate by the library; cut at the end token."""
-    texts = decoder.generate(
-        prompt,
-        *memories(),
-        **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **options},
-        eos_token_id=list(ENDS),
+def test_nothing_said_is_greedy(recipe: Recipe) -> None:
+    """Settings that name the end alone are decoded greedily, twenty tokens at most."""
+    assert told(recipe, settings()) == served.Generation((BOS,), (EOS,), 20)
+
+
+def test_greedy_writes_nothing_new(recipe: Recipe) -> None:
+    """A bundle that is decoded greedily has no parameter of the other ways."""
+    text = TextRecipe(64, 0, 0, **generation_from(settings()))
+    parameters = parameters_of("text_decoder", dataclasses.replace(recipe, text=text))
+
+    assert parameters.keys() == parameters_of("text_decoder", recipe).keys()
+
+
+def test_beams_and_rules_reach_the_server(recipe: Recipe) -> None:
+    """All that a captioning checkpoint may say is served as it says it."""
+    config = settings(
+        decoder_start_token_id=7,
+        eos_token_id=[EOS, 5],
+        max_length=30,
+        min_length=9,
+        num_beams=4,
+        length_penalty=0.6,
+        early_stopping=True,
+        repetition_penalty=1.5,
+        no_repeat_ngram_size=3,
+        suppress_tokens=[1, 2],
+        begin_suppress_tokens=[8, -1],
+        temperature=0.5,
     )
-    ends = [next((at for at, one in enumerate(text) if one in ENDS), None) for text in texts]
-    return [text[:end] for text, end in zip(texts, ends, strict=True)]
+
+    assert told(recipe, config, prompt_ids=(7, 8, 9)) == served.Generation(
+        (7, 8, 9),
+        (EOS, 5),
+        max_new_tokens=27,
+        min_new_tokens=6,
+        suppress_ids=(1, 2),
+        begin_suppress_ids=(8,),
+        repetition_penalty=1.5,
+        no_repeat_ngram_size=3,
+        num_beams=4,
+        length_penalty=0.6,
+        early_stopping="true",
+    )
 
 
-def asked(prompt: tuple[int, ...] = (BOS,), **options: Any) -> Generation:  # noqa: ANN401
-    """Translate the library's words."""
-    options = {
-        {"suppress_tokens": "suppress_ids", "begin_suppress_tokens": "begin_suppress_ids"}.get(
-            name, name
-        ): tuple(value) if isinstance(value, list) else value
-        for name, value in options.items()
-    }
-    if "early_stopping" in options:
-        options["early_stopping"] = str(options["early_stopping"]).lower()
-    return Generation(prompt, ENDS, MAX_NEW_TOKENS, **options)
+def test_drawing_reaches_the_server(recipe: Recipe) -> None:
+    """Drawn tokens are drawn as the library draws them, its silent `top_k` included."""
+    config = settings(do_sample=True, temperature=0.7, top_p=0.9, max_new_tokens=5)
+
+    assert told(recipe, config) == served.Generation(
+        (BOS,), (EOS,), 5, do_sample=True, temperature=0.7, top_k=50, top_p=0.9
+    )
 
 
-def served(
-    decoder: SmallDecoder, generations: Sequence[Generation], slots: int
-) -> list[Generated[int]]:
-    """Generate all rows by continuous batching, as many at once as there are slots for."""
-    running = Decoder[int](decoder.cross, decoder.step, CACHE_SHAPE, asked(LONG_PROMPT), slots)
-    memory, mask = memories()
-    waiting, ended = list(range(len(memory))), []
-    while waiting or running.running:
-        while waiting and generations[waiting[0]].num_beams <= running.free:
-            row = waiting.pop(0)
-            running.join([row], memory[[row]], mask[[row]], [generations[row]])
-        ended += running.step()
-    return sorted(ended, key=lambda one: one.key)
+def test_forced_tokens_become_the_prompt() -> None:
+    """Tokens that Whisper forces follow the first one."""
+    config = settings(decoder_start_token_id=3, forced_decoder_ids=[[1, 40], [2, 41]])
+    made = generation_from(config, slots=8)
+
+    assert made["generation"] == GenerationRecipe(prompt_ids=(3, 40, 41), slots=8)
+    assert made["bos_id"] == 3
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("prompt", [(BOS,), LONG_PROMPT])
-def test_greedy_equals_generate(kind: str, prompt: tuple[int, ...]) -> None:
-    """Greedy texts are those of the library, after one forced token or several."""
-    found = served(made(kind), [asked(prompt)] * ROWS, slots=3)
-
-    assert [one.tokens for one in found] == expected(made(kind), prompt)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", BEAMS, ids=str)
-def test_beam_search_equals_generate(kind: str, options: dict[str, Any]) -> None:
-    """Beam search finds the library's texts, whatever its length penalty and its end."""
-    found = served(made(kind), [asked(LONG_PROMPT, **options)] * ROWS, slots=9)
-
-    assert [one.tokens for one in found] == expected(made(kind), LONG_PROMPT, **options)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", RULES, ids=str)
-def test_rules_equal_generate(kind: str, options: dict[str, Any]) -> None:
-    """Forbidden, penalised and postponed tokens are the library's."""
-    found = served(made(kind), [asked(**options)] * ROWS, slots=9)
-
-    assert [one.tokens for one in found] == expected(made(kind), (BOS,), **options)
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"num_return_sequences": 2, "num_beams": 2}, "num_return_sequences = 2"),
+        ({"forced_eos_token_id": 2, "bad_words_ids": [[3]]}, "bad_words_ids.*forced_eos_token_id"),
+        ({"penalty_alpha": 0.6, "num_beam_groups": 2}, "penalty_alpha = 0.6; num_beam_groups = 2"),
+        ({"do_sample": True, "typical_p": 0.5, "num_beams": 3}, "typical_p.*num_beams = 3"),
+        ({"eos_token_id": None}, "eos_token_id is missing"),
+        ({"bos_token_id": None}, "bos_token_id"),
+        ({"forced_decoder_ids": [[2, 40]]}, "with gaps"),
+        ({"forced_decoder_ids": [[1, None], [2, 5]]}, "with gaps"),
+        ({"language": "en", "task": "transcribe"}, "language and task without prompt_ids"),
+        ({"max_length": 1}, "max_length = 1 leaves no token"),
+    ],
+)
+def test_what_cannot_be_served_is_named(given: dict[str, Any], named: str) -> None:
+    """A checkpoint that wants something else is refused, with every setting named."""
+    with pytest.raises(ConfigurationError, match=named):
+        generation_from(settings(**given))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_rows_of_all_kinds_share_a_run(kind: str) -> None:
-    """Greedy, searched and drawn rows in one batch get what each gets alone."""
-    beams = {"num_beams": 3, "length_penalty": 2.0}
-    mixed = [
-        asked(),
-        asked(LONG_PROMPT, **beams),
-        asked(do_sample=True, seed=5),
-        asked(**RULES[-1]),
-        asked(LONG_PROMPT, do_sample=True, top_k=9, seed=6),
-    ]
+def test_idle_settings_are_let_pass() -> None:
+    """What has no effect does not stop an export."""
+    config = settings(typical_p=0.5, num_beam_groups=1, diversity_penalty=0.0, length_penalty=2.0)
 
-    together = served(made(kind), mixed, slots=16)
-    alone = served(made(kind), mixed, slots=4)
-
-    assert [one.tokens for one in together] == [one.tokens for one in alone]
-    assert [one.score for one in together] == pytest.approx([one.score for one in alone], rel=1e-3)
-    assert together[0].tokens == expected(made(kind), (BOS,))[0]
-    assert together[1].tokens == expected(made(kind), LONG_PROMPT, **beams)[1]
-    assert together[3].tokens == expected(made(kind), (BOS,), **RULES[-1])[3]
-
-
-def test_texts_end_at_many_lengths() -> None:
-    """The decoders are lively enough to prove something."""
-    options: list[dict[str, Any]] = [{}, *BEAMS, *RULES]
-    texts = [
-        one for kind in KINDS for each in options for one in expected(made(kind), (BOS,), **each)
-    ]
-
-    assert len({len(text) for text in texts}) > 6
-    assert len({tuple(text) for text in texts}) > 60
+    assert generation_from(config)["generation"] == GenerationRecipe()
