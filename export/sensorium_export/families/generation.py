@@ -85,6 +85,8 @@ def generation_from(
         ConfigurationError: Settings cannot be served or are missing; all of them are named.
     """
     problems = _unserved(config)
+    if _or(config.num_beams, 1) > slots:
+        problems.append(f"num_beams = {config.num_beams} with {slots} slots")
     prompt_ids = prompt_ids or _prompt(config, problems)
     eos_ids = eos_ids or _ids(config, "eos_token_id")
     if not eos_ids:

@@ -102,6 +102,7 @@ def test_forced_tokens_become_the_prompt() -> None:
         ({"forced_eos_token_id": 2, "bad_words_ids": [[3]]}, "bad_words_ids.*forced_eos_token_id"),
         ({"penalty_alpha": 0.6, "num_beam_groups": 2}, "penalty_alpha = 0.6; num_beam_groups = 2"),
         ({"do_sample": True, "typical_p": 0.5, "num_beams": 3}, "typical_p.*num_beams = 3"),
+        ({"num_beams": 65}, "num_beams = 65 with 64 slots"),
         ({"eos_token_id": None}, "eos_token_id is missing"),
         ({"bos_token_id": None}, "bos_token_id"),
         ({"forced_decoder_ids": [[2, 40]]}, "with gaps"),
