@@ -8,7 +8,15 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from transformers import BlipTextConfig, GPT2Config, GPT2LMHeadModel, T5Config
+from transformers import (
+    BlipTextConfig,
+    GenerationMixin,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
@@ -29,9 +37,11 @@ class SmallDecoder:
 
     def __init__(self, kind: str, seed: int) -> None:
         torch.manual_seed(seed)
-        self._encoded = kind == "t5"
+        self._encoded = kind in {"t5", "whisper"}
+        self.masks = kind != "whisper"
+        """Whether it takes a mask of its memory; where not, all of it is always seen."""
         self._options = {"is_decoder": True} if kind == "blip" else {}
-        self.model: Any = {"blip": _blip, "gpt2": _gpt2, "t5": _t5}[kind]()
+        self.model: Any = {"blip": _blip, "gpt2": _gpt2, "t5": _t5, "whisper": _whisper}[kind]()
         with torch.no_grad():
             # As initialised, all tokens would be about as likely.
             for weight in self.model.parameters():
@@ -43,7 +53,7 @@ class SmallDecoder:
         ids = torch.tensor([prompt] * len(memory))
         named = self._named(ids, torch.from_numpy(memory), torch.from_numpy(mask))
         with torch.no_grad():
-            made = self.model.generate(**named, **options, pad_token_id=PAD)
+            made = GenerationMixin.generate(self.model, **named, **options, pad_token_id=PAD)
         texts: list[list[int]] = made[:, len(prompt) :].tolist()
         return texts
 
@@ -86,7 +96,8 @@ class SmallDecoder:
     def _named(self, ids: Any, memory: Any, mask: Any) -> dict[str, Any]:  # noqa: ANN401
         if self._encoded:
             encoded = BaseModelOutput(memory)
-            return {"decoder_input_ids": ids, "encoder_outputs": encoded, "attention_mask": mask}
+            given = {"decoder_input_ids": ids, "encoder_outputs": encoded}
+            return given | ({"attention_mask": mask} if self.masks else {})
         return {
             "input_ids": ids,
             "encoder_hidden_states": memory,
@@ -140,5 +151,24 @@ def _t5() -> Any:  # noqa: ANN401 - transformers is untyped
             d_ff=64,
             num_layers=LAYERS,
             num_heads=HEADS,
+        )
+    )
+
+
+def _whisper() -> Any:  # noqa: ANN401 - transformers is untyped
+    return WhisperForConditionalGeneration(
+        WhisperConfig(
+            **_IDS,
+            vocab_size=VOCABULARY,
+            d_model=WIDTH,
+            encoder_layers=1,
+            decoder_layers=LAYERS,
+            encoder_attention_heads=HEADS,
+            decoder_attention_heads=HEADS,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            max_target_positions=64,
+            num_mel_bins=8,
+            decoder_start_token_id=BOS,
         )
     )

@@ -16,7 +16,7 @@ from sensorium_server.decoding import Decoder, Generated
 from sensorium_server.generation import Generation
 from sensorium_server.token_sampling import warped
 
-KINDS = ("blip", "gpt2", "t5")
+KINDS = ("blip", "gpt2", "t5", "whisper")
 LONG_PROMPT = (BOS, 7, 9)
 MAX_NEW_TOKENS = 12
 ENDS = tuple(range(EOS, EOS + 8))
@@ -44,11 +44,12 @@ def made(kind: str, seed: int = 0) -> SmallDecoder:
     return SmallDecoder(kind, seed)
 
 
-def memories() -> tuple[Any, Any]:
-    """Return five memories of three lengths, and their masks."""
+def memories(decoder: SmallDecoder) -> tuple[Any, Any]:
+    """Return five memories, of three lengths if the decoder can tell, and their masks."""
     memory = np.random.default_rng(0).normal(size=(ROWS, 7, WIDTH)) * 2
     mask = np.ones((ROWS, 7), np.int64)
-    mask[1, 5:] = mask[3, 3:] = 0
+    if decoder.masks:
+        mask[1, 5:] = mask[3, 3:] = 0
     return memory.astype(np.float32), mask
 
 
@@ -56,7 +57,7 @@ def expected(decoder: SmallDecoder, prompt: Sequence[int], **options: Any) -> li
     """Generate by the library; cut at the end token."""
     texts = decoder.generate(
         prompt,
-        *memories(),
+        *memories(decoder),
         **{"max_new_tokens": MAX_NEW_TOKENS, "do_sample": False, **options},
         eos_token_id=list(ENDS),
     )
@@ -82,7 +83,7 @@ def served(
 ) -> list[Generated[int]]:
     """Generate all rows by continuous batching, as many at once as there are slots for."""
     running = Decoder[int](decoder.cross, decoder.step, CACHE_SHAPE, asked(LONG_PROMPT), slots)
-    memory, mask = memories()
+    memory, mask = memories(decoder)
     waiting, ended = list(range(len(memory))), []
     while waiting or running.running:
         while waiting and generations[waiting[0]].num_beams <= running.free:
