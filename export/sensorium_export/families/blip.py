@@ -22,13 +22,13 @@ from sensorium_export.families.decoding import (
     Generate,
     added_mask,
     generating,
-    length_of,
 )
 from sensorium_export.families.ensembles import native
+from sensorium_export.families.generation import generation_from
 from sensorium_export.families.images import image_processor, image_recipe, seeing
 from sensorium_export.families.source import CONFIG_FILE, FamilySource, loaded
 from sensorium_export.families.texts import reading, text_recipe, text_tokenizer
-from sensorium_export.recipe import family_recipe
+from sensorium_export.recipe import TextRecipe, family_recipe, required
 
 
 class ImageEncoder(nn.Module):
@@ -156,9 +156,11 @@ def load(path: Path, bundle: str) -> FamilySource:
         text=text_recipe(
             tokenizer,
             text.max_position_embeddings,
-            bos_id=text.bos_token_id,
-            eos_id=text.sep_token_id,
-            max_new_tokens=length_of(blip.text_decoder.generation_config, prompt=1),
+            **generation_from(
+                blip.text_decoder.generation_config,
+                prompt_ids=(text.bos_token_id,),
+                eos_ids=(text.sep_token_id,),
+            ),
         ),
     )
     return FamilySource(
@@ -167,23 +169,16 @@ def load(path: Path, bundle: str) -> FamilySource:
         recipe,
         see=seeing(processor, vision.image_size),
         read=reading(tokenizer),
-        generate=_generate(blip.text_decoder.eval(), text),
+        generate=_generate(blip.text_decoder.eval(), required(recipe.text)),
     )
 
 
-def _generate(decoder: Any, text: Any) -> Generate:  # noqa: ANN401 - transformers is untyped
+def _generate(decoder: Any, text: TextRecipe) -> Generate:  # noqa: ANN401 - transformers is untyped
     """Generate as `BlipForConditionalGeneration` and `BlipForQuestionAnswering` do."""
-    ask = generating(
-        decoder.generate,
-        prompt=1,
-        end=text.sep_token_id,
-        eos_token_id=text.sep_token_id,
-        pad_token_id=text.pad_token_id,
-        max_new_tokens=length_of(decoder.generation_config, prompt=1),
-    )
+    ask = generating(decoder.generate, text, eos_token_id=text.eos_id, pad_token_id=text.pad_id)
 
     def generate(memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
-        begun = torch.full((1, 1), text.bos_token_id)
+        begun = torch.full((1, 1), text.bos_id)
         return ask(input_ids=begun, encoder_hidden_states=memory, encoder_attention_mask=mask)
 
     return generate

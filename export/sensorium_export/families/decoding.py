@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
-Generate = Callable[[Tensor, Tensor], tuple[list[int], float]]
+from sensorium_export.recipe import TextRecipe
 
-DEFAULT_LENGTH = 20
-"""Tokens that the library generates where nothing says how many."""
+Generate = Callable[[Tensor, Tensor], tuple[list[int], float]]
+Asked = Callable[..., tuple[list[int], float]]
 
 _HIDDEN = torch.finfo(torch.float32).min
 
@@ -86,40 +86,33 @@ def added_mask(shown: Tensor) -> Tensor:
     return hidden[:, None, None, :]
 
 
-def generating(
-    generate: Callable[..., Any],
-    prompt: int,
-    end: int,
-    **options: Any,  # noqa: ANN401
-) -> Callable[..., tuple[list[int], float]]:
+def generating(generate: Callable[..., Any], text: TextRecipe, **options: Any) -> Asked:  # noqa: ANN401
     """Return what asks the library to generate, for one row; see `FamilySource.generate`.
 
     Args:
         generate: The library's `generate`.
-        prompt: How many tokens its answer begins with that were given to it.
-        end: The token that ends a text; it counts for the probability, not for the text.
+        text: Where its texts start and end.
         options: Further arguments of `generate`.
     """
+    prompt = len(text.generation.prompt_ids) or 1
+    ends = set(text.generation.eos_ids or (text.eos_id,))
+    options |= {"max_new_tokens": text.max_new_tokens}
 
-    def generated(**given: Any) -> tuple[list[int], float]:  # noqa: ANN401
+    def asked(**given: Any) -> tuple[list[int], float]:  # noqa: ANN401
         with torch.no_grad():
             found = generate(**given, **options, return_dict_in_generate=True, output_logits=True)
         tokens = found.sequences[0, prompt:].tolist()
+        beams = getattr(found, "beam_indices", None)
+        rows = [0] * len(tokens) if beams is None else beams[0].tolist()
         chances = [
-            float(logits[0].double().log_softmax(dim=-1)[token])
-            for token, logits in zip(tokens, found.logits, strict=False)
+            float(logits[row].double().log_softmax(dim=-1)[token])
+            for token, row, logits in zip(tokens, rows, found.logits, strict=False)
+            if row >= 0
         ]
-        spoken = tokens[: tokens.index(end)] if end in tokens else tokens
+        spoken = tokens[:-1] if tokens and tokens[-1] in ends else tokens
         return spoken, float(torch.tensor(chances, dtype=torch.float64).sum().exp())
 
-    return generated
-
-
-def length_of(generation: Any, prompt: int) -> int:  # noqa: ANN401 - transformers is untyped
-    """Return how many tokens a checkpoint's generation config allows after its prompt."""
-    if generation.max_new_tokens:
-        return int(generation.max_new_tokens)
-    return int(generation.max_length) - prompt if generation.max_length else DEFAULT_LENGTH
+    return asked
 
 
 def stacked(cache: DynamicCache) -> Tensor:

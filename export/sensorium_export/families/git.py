@@ -17,15 +17,15 @@ from sensorium_export.families.decoding import (
     added_mask,
     filled_cache,
     generating,
-    length_of,
     shown_so_far,
     stacked,
 )
 from sensorium_export.families.ensembles import native
+from sensorium_export.families.generation import generation_from
 from sensorium_export.families.images import image_processor, image_recipe, seeing
 from sensorium_export.families.source import FamilySource, loaded
 from sensorium_export.families.texts import reading, text_recipe, text_tokenizer
-from sensorium_export.recipe import family_recipe
+from sensorium_export.recipe import TextRecipe, family_recipe, required
 
 
 class ImageEncoder(nn.Module):
@@ -93,8 +93,6 @@ def load(path: Path, bundle: str) -> FamilySource:
     config, vision = git.config, git.config.vision_config
     holder = nn.Module()
     holder.image_encoder, holder.text_decoder = ImageEncoder(git), TextDecoder(git)
-    start = git.generation_config.bos_token_id or config.bos_token_id
-    end = git.generation_config.eos_token_id or config.eos_token_id
     recipe = family_recipe(
         bundle,
         native("image_captioning"),
@@ -112,9 +110,7 @@ def load(path: Path, bundle: str) -> FamilySource:
         text=text_recipe(
             tokenizer,
             config.max_position_embeddings,
-            bos_id=start,
-            eos_id=end,
-            max_new_tokens=length_of(git.generation_config, prompt=1),
+            **generation_from(git.generation_config),
         ),
     )
     return FamilySource(
@@ -123,18 +119,13 @@ def load(path: Path, bundle: str) -> FamilySource:
         recipe,
         see=seeing(processor, vision.image_size),
         read=reading(tokenizer),
-        generate=_generate(git.eval(), end),
+        generate=_generate(git.eval(), required(recipe.text)),
     )
 
 
-def _generate(git: Any, end: int) -> Generate:  # noqa: ANN401 - transformers is untyped
+def _generate(git: Any, text: TextRecipe) -> Generate:  # noqa: ANN401 - transformers is untyped
     """Generate from a picture's tokens: the library would compute them again from its pixels."""
-    ask = generating(
-        git.generate,
-        prompt=1,
-        end=end,
-        max_new_tokens=length_of(git.generation_config, prompt=1),
-    )
+    ask = generating(git.generate, text)
 
     def generate(memory: Tensor, _mask: Tensor) -> tuple[list[int], float]:
         model = git.git

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from transformers import EncoderDecoderCache, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from sensorium_export.families.decoding import CachedDecoder, Generate, generating, length_of
+from sensorium_export.families.decoding import CachedDecoder, Generate, generating
 from sensorium_export.families.ensembles import other
+from sensorium_export.families.generation import generation_from
 from sensorium_export.families.source import FamilySource, loaded
 from sensorium_export.families.texts import reading, text_recipe, text_tokenizer
-from sensorium_export.recipe import family_recipe
+from sensorium_export.recipe import TextRecipe, family_recipe, required
 
 LONGEST = 512
 """Tokens of a text, where the tokenizer knows no limit: what T5 was trained with."""
@@ -94,7 +95,6 @@ def load(path: Path, bundle: str) -> FamilySource:
     tokenizer, config = text_tokenizer(path), t5.config
     holder = nn.Module()
     holder.text_encoder, holder.text_decoder = TextEncoder(t5), TextDecoder(t5)
-    end = t5.generation_config.eos_token_id or config.eos_token_id
     recipe = family_recipe(
         bundle,
         other("text_generation"),
@@ -109,23 +109,20 @@ def load(path: Path, bundle: str) -> FamilySource:
         text=text_recipe(
             tokenizer,
             min(tokenizer.model_max_length, LONGEST),
-            bos_id=config.decoder_start_token_id,
-            eos_id=end,
-            max_new_tokens=length_of(t5.generation_config, prompt=1),
+            **generation_from(t5.generation_config),
         ),
     )
     return FamilySource(
-        path, holder.eval(), recipe, read=reading(tokenizer), generate=_generate(t5.eval(), end)
+        path,
+        holder.eval(),
+        recipe,
+        read=reading(tokenizer),
+        generate=_generate(t5.eval(), required(recipe.text)),
     )
 
 
-def _generate(t5: Any, end: int) -> Generate:  # noqa: ANN401 - transformers is untyped
-    ask = generating(
-        t5.generate,
-        prompt=1,
-        end=end,
-        max_new_tokens=length_of(t5.generation_config, prompt=1),
-    )
+def _generate(t5: Any, text: TextRecipe) -> Generate:  # noqa: ANN401 - transformers is untyped
+    ask = generating(t5.generate, text)
 
     def generate(memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
         return ask(encoder_outputs=BaseModelOutput(last_hidden_state=memory), attention_mask=mask)

@@ -13,12 +13,13 @@ from transformers import EncoderDecoderCache, VisionEncoderDecoderModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from sensorium.errors import ConfigurationError
-from sensorium_export.families.decoding import CachedDecoder, Generate, generating, length_of
+from sensorium_export.families.decoding import CachedDecoder, Generate, generating
 from sensorium_export.families.ensembles import native
+from sensorium_export.families.generation import generation_from
 from sensorium_export.families.images import image_processor, image_recipe, seeing
 from sensorium_export.families.source import CONFIG_FILE, FamilySource, loaded
 from sensorium_export.families.texts import reading, text_recipe, text_tokenizer
-from sensorium_export.recipe import family_recipe
+from sensorium_export.recipe import TextRecipe, family_recipe, required
 
 DECODERS = ("gpt2",)
 
@@ -86,8 +87,6 @@ def load(path: Path, bundle: str) -> FamilySource:
     processor, tokenizer = image_processor(path), text_tokenizer(path)
     holder = nn.Module()
     holder.image_encoder, holder.text_decoder = ImageEncoder(model), TextDecoder(model)
-    start = model.generation_config.decoder_start_token_id or model.config.decoder_start_token_id
-    end = model.generation_config.eos_token_id or model.config.eos_token_id
     with torch.no_grad():
         seen, _ = holder.image_encoder(torch.zeros(1, 3, vision.image_size, vision.image_size))
     recipe = family_recipe(
@@ -107,9 +106,7 @@ def load(path: Path, bundle: str) -> FamilySource:
         text=text_recipe(
             tokenizer,
             text.n_positions,
-            bos_id=start,
-            eos_id=end,
-            max_new_tokens=length_of(model.generation_config, prompt=1),
+            **generation_from(model.generation_config),
         ),
     )
     return FamilySource(
@@ -118,17 +115,12 @@ def load(path: Path, bundle: str) -> FamilySource:
         recipe,
         see=seeing(processor, vision.image_size),
         read=reading(tokenizer),
-        generate=_generate(model.eval(), end),
+        generate=_generate(model.eval(), required(recipe.text)),
     )
 
 
-def _generate(model: Any, end: int) -> Generate:  # noqa: ANN401 - transformers is untyped
-    ask = generating(
-        model.generate,
-        prompt=1,
-        end=end,
-        max_new_tokens=length_of(model.generation_config, prompt=1),
-    )
+def _generate(model: Any, text: TextRecipe) -> Generate:  # noqa: ANN401 - transformers is untyped
+    ask = generating(model.generate, text)
 
     def generate(memory: Tensor, _mask: Tensor) -> tuple[list[int], float]:
         return ask(encoder_outputs=BaseModelOutput(last_hidden_state=memory))

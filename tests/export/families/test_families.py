@@ -15,7 +15,7 @@ from tests import families
 from torch.nn import functional as F
 
 from sensorium_export.families import FAMILIES
-from sensorium_export.families.decoding import DEFAULT_LENGTH
+from sensorium_export.families.generation import DEFAULT_NEW_TOKENS
 from sensorium_export.probes import Probe, drawn_picture
 from sensorium_export.reference import Reference
 from sensorium_export.reference_input import rgb_picture
@@ -53,7 +53,7 @@ class Library:
 
     def generated(self, **inputs: torch.Tensor) -> str:
         """Return the text that the model generates."""
-        tokens = self.model.generate(**inputs, max_new_tokens=DEFAULT_LENGTH)
+        tokens = self.model.generate(**inputs, max_new_tokens=DEFAULT_NEW_TOKENS)
         tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
         return str(tokenizer.decode(tokens[0], skip_special_tokens=True))
 
