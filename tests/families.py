@@ -352,6 +352,7 @@ def vit_gpt2(path: Path, seed: int = 0) -> Path:
     )
     size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}
     model = random(VisionEncoderDecoderModel, config, seed)
+    model.generation_config.num_beams, model.generation_config.max_new_tokens = 3, 12
     return saved(path, model, words, ViTImageProcessorPil(size=size))
 
 

@@ -53,7 +53,8 @@ class Library:
 
     def generated(self, **inputs: torch.Tensor) -> str:
         """Return the text that the model generates."""
-        tokens = self.model.generate(**inputs, max_new_tokens=DEFAULT_NEW_TOKENS)
+        longest = self.model.generation_config.max_new_tokens or DEFAULT_NEW_TOKENS
+        tokens = self.model.generate(**inputs, max_new_tokens=longest)
         tokenizer = transformers.AutoTokenizer.from_pretrained(self.path)
         return str(tokenizer.decode(tokens[0], skip_special_tokens=True))
 
