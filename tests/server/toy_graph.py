@@ -16,8 +16,11 @@ from sensorium.contract import DECODER_GRAPHS, STAGES, Axis, DType, Signature, T
 
 SIZES: dict[Axis, Axis] = {
     "image_size": 6,
+    "noise_channels": 3,
+    "noise_size": 6,
     "image_tokens": 4,
     "width": 8,
+    "text_width": 8,
     "embedding_dim": 8,
     "kv_layers": 2,
     "heads": 1,
