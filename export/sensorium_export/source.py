@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from sensorium.errors import ConfigurationError
 from sensorium_export import checkpoint as native
-from sensorium_export.families import load_family
+from sensorium_export.families import PIPELINE_FILE, load_family, load_pipeline
 from sensorium_export.recipe import Recipe, recipe_from_checkpoint, required
+from sensorium_export.reference_drawing import drawn
 from sensorium_export.reference_input import Clip, clip, log_mel, pixel_values
 
 
@@ -59,6 +60,9 @@ class Source(Protocol):
 
     def generated(self, memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
         """Return the tokens that are generated from a memory, and their probability."""
+
+    def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
+        """Return the file of a picture that is drawn to a text."""
 
 
 class NativeSource:
@@ -109,17 +113,26 @@ class NativeSource:
             tokens.append(token)
         return tokens[1:], float(np.exp(log_probability))
 
+    def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
+        """Draw step by step."""
+        decoder: Any = self.model.get_submodule("image_decoder")
+        side = required(self.recipe.image).image_size
+        return drawn(decoder, text_tokens, side, seed, steps, guidance_scale)
+
 
 def open_source(path: Path, bundle: str = "") -> Source:
     """Load the checkpoint in a directory: Sensorium's own, or one of a family of models.
 
     Args:
-        path: The directory; a `model_type` in its config.json names a family.
+        path: The directory; a `model_type` in its config.json names a family, and so does the class
+            in a model_index.json.
         bundle: What the bundle shall be called.
 
     Raises:
         ConfigurationError: It is not a checkpoint, is broken or of no family that is known.
     """
+    if pipeline := _config(path / PIPELINE_FILE):
+        return load_pipeline(path, pipeline, bundle)
     config = _config(path / native.CONFIG_FILE)
     if "model_type" in config:
         return load_family(path, config, bundle)

@@ -34,10 +34,17 @@ def _written(section: "DataclassInstance | None") -> Parameters:
         return {}
     values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
     return {
-        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        name: _text(value)
         for name, value in values.items()
         if value is not None
     }
+
+
+def _text(value: object) -> str:
+    """Write a value; StageConfig reads it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _video_preprocess(recipe: Recipe) -> Parameters:
@@ -85,6 +92,9 @@ _PARAMETERS: Mapping[str, Callable[[Recipe], Parameters]] = MappingProxyType(
         "text_preprocess": _text_preprocess,
         "media_join": lambda _recipe: {},
         "text_decoder": _text_decoder,
+        "image_decoder": lambda recipe: (
+            _graph_parameters("image_decoder", recipe) | _written(recipe.diffusion)
+        ),
         "tag_postprocess": lambda recipe: {"labels": ",".join(recipe.audio_labels)},
         "action_postprocess": lambda recipe: {"labels": ",".join(recipe.video_labels)},
         "event_postprocess": _event_postprocess,

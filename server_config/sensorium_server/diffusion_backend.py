@@ -10,7 +10,7 @@ A model directory holds `condition.onnx` and `denoise.onnx` (see `contract.DIFFU
 | `max_guidance_scale` | the strongest guidance | `20` |
 | `intra_op_thread_count` | threads of one run | `1` |
 | `scheduler` | `cosine`, `ddim`, `pndm` or `euler`; see `schedules` | `cosine` |
-| `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end` | the noise it was trained on | — |
+| `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end` | its training noise | — |
 | `prediction_type`, `timestep_spacing`, `steps_offset` | as in diffusers | — |
 | `set_alpha_to_one` (`true`, `false`) | as in diffusers, for `ddim` and `pndm` | — |
 | `final_sigmas_type` | as in diffusers, for `euler` | — |

@@ -125,7 +125,7 @@ def test_more_steps_than_times_are_refused(kind: str) -> None:
     """The message says how many times there are."""
     schedule = schedule_from(stage(kind, num_train_timesteps=10))
 
-    with pytest.raises(InvalidInputError, match="steps = 11 .* 10 times .*fewer steps"):
+    with pytest.raises(InvalidInputError, match=r"steps = 11 .* 10 times .*fewer steps"):
         schedule.timesteps(11)
 
 

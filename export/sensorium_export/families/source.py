@@ -19,7 +19,7 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 GENERATION_FILE = "generation_config.json"
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 _DISAGREEMENTS = ("missing", "unexpected", "mismatched")
 
@@ -39,7 +39,8 @@ class FamilySource:
     The functions are the library's own: `see` gives `pixel_values` (and `image_extent`) of an
     upright picture, `read` the ids of a text, `hear` what the audio encoder takes of a sound's
     file, `watch` the frames of a clip's file, `generate` the tokens for a memory and its mask with
-    their probability.
+    their probability, `draw` a picture's file for text tokens, a seed, steps and guidance. `parts`
+    are the files that such a checkpoint may have, and `tokenizer` where its tokenizer is.
     """
 
     path: Path
@@ -50,18 +51,26 @@ class FamilySource:
     hear: Callable[[bytes], Mapping[str, NDArray[Any]]] | None = None
     watch: Callable[[bytes], Clip] | None = None
     generate: Callable[[Tensor, Tensor], tuple[list[int], float]] | None = None
+    draw: Callable[[Tensor, int, int, float], bytes] | None = None
+    parts: tuple[str, ...] = (
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+        GENERATION_FILE,
+        TOKENIZER_FILE,
+        PREPROCESSOR_FILE,
+    )
+    tokenizer: str = TOKENIZER_FILE
     packages: tuple[str, ...] = ("transformers", "tokenizers")
 
     @property
     def files(self) -> tuple[str, ...]:
         """The files that it was read from."""
-        names = (CONFIG_FILE, WEIGHTS_FILE, GENERATION_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE)
-        return tuple(name for name in names if (self.path / name).is_file())
+        return tuple(name for name in self.parts if (self.path / name).is_file())
 
     @property
     def tokenizer_path(self) -> Path:
         """Where its tokenizer lies."""
-        return self.path / TOKENIZER_FILE
+        return self.path / self.tokenizer
 
     def image_values(self, image: bytes) -> Mapping[str, NDArray[Any]]:
         """Return what the library's own processor makes of the upright picture in RGB."""
@@ -83,6 +92,10 @@ class FamilySource:
         """Return what the library's own `generate` says."""
         return required(self.generate)(memory, mask)
 
+    def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
+        """Return what the library's own pipeline draws."""
+        return required(self.draw)(text_tokens, seed, steps, guidance_scale)
+
 
 def check_files(path: Path, config: Mapping[str, Any], kinds: Collection[str]) -> None:
     """Check that a directory holds a checkpoint that may be read.
@@ -101,7 +114,7 @@ def check_files(path: Path, config: Mapping[str, Any], kinds: Collection[str]) -
             f"Save the model by a class of transformers itself."
         )
     if not (path / WEIGHTS_FILE).is_file():
-        pickled = sorted(file.name for kind in _PICKLED for file in path.glob(kind))
+        pickled = sorted(file.name for kind in PICKLED for file in path.glob(kind))
         if pickled:
             raise ConfigurationError(
                 f"{path.name} holds pickled weights ({', '.join(pickled)}), which can run code and "
