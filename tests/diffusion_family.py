@@ -1,5 +1,6 @@
 """A small Stable Diffusion of random weights, saved by diffusers itself, as a user's directory."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -41,19 +42,23 @@ def stable_diffusion(path: Path, scheduler: str = "PNDMScheduler", **changes: An
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    own = {"skip_prk_steps": True} if scheduler == "PNDMScheduler" else {}
     pipeline: Any = StableDiffusionPipeline(
         text_encoder=random(CLIPTextModel, config),
         tokenizer=tokenizer,
         unet=random(lambda told: UNet2DConditionModel(**told), _unet()),
         vae=random(lambda told: AutoencoderKL(**told), _vae()),
-        scheduler=getattr(diffusers, scheduler)(**(_NOISE | own | changes)),
+        scheduler=_scheduler(scheduler, changes),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(path)
     return path
+
+
+def _scheduler(kind: str, changes: dict[str, Any]) -> Any:  # noqa: ANN401 - diffusers is untyped
+    own = {"skip_prk_steps": True} if kind == "PNDMScheduler" else {}
+    return getattr(diffusers, kind)(**(_NOISE | own | changes))
 
 
 def _unet() -> dict[str, Any]:
@@ -75,3 +80,11 @@ def _vae() -> dict[str, Any]:
         "down_block_types": ("DownEncoderBlock2D",) * 2,
         "up_block_types": ("UpDecoderBlock2D",) * 2,
     }
+
+
+def set_scheduler(path: Path, scheduler: str, **changes: Any) -> None:  # noqa: ANN401 - likewise
+    """Put another scheduler into a directory that `stable_diffusion` wrote."""
+    _scheduler(scheduler, changes).save_pretrained(path / "scheduler")
+    index = path / "model_index.json"
+    told = json.loads(index.read_text()) | {"scheduler": ["diffusers", scheduler]}
+    index.write_text(json.dumps(told))

@@ -115,7 +115,11 @@ def drawn_picture(seed: int, number: int) -> tuple[str, bytes]:
 
 
 def questions_of(
-    checkpoint: Path, count: int, max_tokens: int, max_chars: int, tokenizer_path: Path | None = None
+    checkpoint: Path,
+    count: int,
+    max_tokens: int,
+    max_chars: int,
+    tokenizer_path: Path | None = None,
 ) -> list[str]:
     """Return the checkpoint's probe questions, texts that are hard to get right, and more.
 

@@ -241,8 +241,8 @@ def family_recipe(
         bundle: The name.
         chains: The steps of each task.
         sizes: The number for every fixed axis; a dynamic axis among them is fixed.
-        sections: `image`, `text`, `audio`, `video`, `class_labels`, `activation`, `diffusion` as they
-            apply.
+        sections: `image`, `text`, `audio`, `video`, `class_labels`, `activation` and
+            `diffusion`, as they apply.
     """
     text = sections.get("text")
     largest = {BATCH: MAX_BATCH_SIZE, MEL_FRAMES: PROVEN_MEL_FRAMES, SAMPLES: PROVEN_SAMPLES}

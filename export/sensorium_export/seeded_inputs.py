@@ -2,8 +2,8 @@
 
 The meaning of a tensor follows from its name: masks are ones with padding at the end of some rows,
 ids lie inside the vocabulary, `position` counts the valid rows of `past`, `noise_level` is between
-0 and 1, or the number of times that a denoiser was trained on. Everything else is noise, also where it is padding: a graph that reads padding gives itself
-away.
+0 and 1, or the number of times that a denoiser was trained on. Everything else is noise, also where
+it is padding: a graph that reads padding gives itself away.
 """
 
 from collections.abc import Mapping

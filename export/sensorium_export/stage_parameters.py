@@ -33,11 +33,7 @@ def _written(section: "DataclassInstance | None") -> Parameters:
     if section is None:
         return {}
     values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
-    return {
-        name: _text(value)
-        for name, value in values.items()
-        if value is not None
-    }
+    return {name: _text(value) for name, value in values.items() if value is not None}
 
 
 def _text(value: object) -> str:

@@ -42,9 +42,9 @@ from sensorium.errors import (
     InvalidInputError,
     ServerError,
 )
-from sensorium_server.diffusion import Array, Conditions, noise, pixels, sample
+from sensorium_server.diffusion import Conditions, noise, pixels, sample
 from sensorium_server.onnx_session import OnnxGraph
-from sensorium_server.schedules import Schedule, schedule_from
+from sensorium_server.schedules import Array, Schedule, schedule_from
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.triton import (
     Instance,

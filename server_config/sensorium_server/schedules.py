@@ -14,7 +14,7 @@ Diffusion-Based Generative Models" (2022), algorithm 1 in the variance-exploding
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,6 +142,7 @@ class Training:
             InvalidInputError: it was not trained on so many.
         """
         count = self.num_train_timesteps
+        times: NDArray[Any]
         if self.timestep_spacing == "linspace":
             times = np.linspace(0, count - 1, steps)[::-1]
             times = np.round(times) if whole else times

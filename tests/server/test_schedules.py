@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import (  # type: ignore[attr-defined]
+from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,

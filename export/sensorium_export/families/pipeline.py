@@ -35,9 +35,7 @@ class Component:
 
 def files_of(components: Mapping[str, Component]) -> tuple[str, ...]:
     """Return the files that a pipeline is read from."""
-    named = (
-        f"{name}/{file}" for name, component in components.items() for file in component.files
-    )
+    named = (f"{name}/{file}" for name, component in components.items() for file in component.files)
     return (INDEX_FILE, *named)
 
 
@@ -131,9 +129,7 @@ def _check_weights(path: Path, name: str) -> None:
         with safe_open(path / name, "pt"):
             pass
     except SafetensorError as error:
-        raise ConfigurationError(
-            f"{path.name}/{name} is truncated or damaged: {error}"
-        ) from error
+        raise ConfigurationError(f"{path.name}/{name} is truncated or damaged: {error}") from error
 
 
 def diffusion_recipe(path: Path, kind: str, config: Mapping[str, Any]) -> DiffusionRecipe:
@@ -147,7 +143,7 @@ def diffusion_recipe(path: Path, kind: str, config: Mapping[str, Any]) -> Diffus
     Raises:
         ConfigurationError: It does something else; everything that cannot be served is listed.
     """
-    must = _MUST | _MUST_OF.get(kind, {})
+    must = {**_MUST, **_MUST_OF[kind]}
     problems = [
         f"{name} = {config[name]!r} (served: {', '.join(map(repr, allowed))})"
         for name, allowed in must.items()

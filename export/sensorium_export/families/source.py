@@ -136,13 +136,20 @@ def check_files(path: Path, config: Mapping[str, Any], kinds: Collection[str]) -
         ) from error
 
 
-def loaded(kind: Any, path: Path, unused: str = "", **options: Any) -> Any:  # noqa: ANN401
+def loaded(
+    kind: Any,  # noqa: ANN401
+    path: Path,
+    unused: str = "",
+    weights: str = WEIGHTS_FILE,
+    **options: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
     """Return a model of a class of transformers, whose weights and config agree.
 
     Args:
         kind: The class.
         path: The directory.
         unused: What the names of weights that may be left over begin with.
+        weights: The file that holds them, for messages.
         options: Further arguments of `from_pretrained`.
 
     Raises:
@@ -171,6 +178,6 @@ def loaded(kind: Any, path: Path, unused: str = "", **options: Any) -> Any:  # n
     problems = [f"{what}: {', '.join(names[:3])}" for what, names in found.items() if names]
     if problems:
         raise ConfigurationError(
-            f"{path.name}: {CONFIG_FILE} and {WEIGHTS_FILE} disagree ({'; '.join(problems)})"
+            f"{path.name}: {CONFIG_FILE} and {weights} disagree ({'; '.join(problems)})"
         )
     return model

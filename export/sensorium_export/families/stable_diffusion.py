@@ -88,7 +88,12 @@ class LatentImageDecoder(nn.Module):
 
     unconditional: Tensor
 
-    def __init__(self, unet: Any, vae: Any, unconditional: Tensor) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        unet: Any,  # noqa: ANN401 - diffusers is untyped
+        vae: Any,  # noqa: ANN401
+        unconditional: Tensor,
+    ) -> None:
         super().__init__()
         self.unet, self.vae = unet, vae
         self.register_buffer("unconditional", unconditional)
@@ -114,7 +119,7 @@ class LatentImageDecoder(nn.Module):
 class TextToImage(nn.Module):
     """The two networks by the names of their stages."""
 
-    def __init__(self, pipeline: Pipeline, empty: Tensor) -> None:
+    def __init__(self, pipeline: Any, empty: Tensor) -> None:  # noqa: ANN401 - likewise
         super().__init__()
         self.text_encoder = TextEncoder(pipeline.text_encoder)
         with torch.no_grad():
@@ -187,7 +192,7 @@ def _pipeline(path: Path, scheduler: str) -> Any:  # noqa: ANN401 - diffusers is
     with warnings.catch_warnings():
         # It says that it sets the scheduler's `steps_offset` and `clip_sample` itself.
         warnings.simplefilter("ignore")
-        pipeline = Pipeline(
+        pipeline: Any = Pipeline(
             text_encoder=_loaded(CLIPTextModel, path, "text_encoder"),
             tokenizer=text_tokenizer(path / "tokenizer"),
             unet=_loaded(UNet2DConditionModel, path, "unet"),
@@ -203,7 +208,8 @@ def _pipeline(path: Path, scheduler: str) -> Any:  # noqa: ANN401 - diffusers is
 
 def _loaded(kind: Any, path: Path, name: str) -> Any:  # noqa: ANN401 - both libraries are untyped
     """Load one part, in float32 whatever it was saved in."""
-    model = loaded(kind, path / name, unused="text_model.embeddings.position_ids")
+    unused = "text_model.embeddings.position_ids"
+    model = loaded(kind, path / name, unused=unused, weights=COMPONENTS[name].weights)
     return model.float().eval()
 
 
