@@ -257,18 +257,23 @@ def resnet(path: Path, seed: int = 0) -> Path:
     return saved(path, random(ResNetForImageClassification, config, seed), processor)
 
 
-def clip(path: Path, seed: int = 0) -> Path:
-    """Write a CLIP of random weights into `path`; return it."""
+def clip_tokenizer(**options: int) -> CLIPTokenizer:
+    """Return a tokenizer as CLIP's: byte pairs, that know one word."""
     letters = sorted(ByteLevel.alphabet())
     words = [*letters, *(f"{letter}</w>" for letter in letters), "re", "red</w>", _START, _END]
     vocabulary = {word: number for number, word in enumerate(words)}
     merges = [("r", "e"), ("re", "d</w>")]
-    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, **options)  # type: ignore[arg-type]
+
+
+def clip(path: Path, seed: int = 0) -> Path:
+    """Write a CLIP of random weights into `path`; return it."""
+    tokenizer = clip_tokenizer()
     ids = {
-        "vocab_size": len(words),
-        "bos_token_id": vocabulary[_START],
-        "eos_token_id": vocabulary[_END],
-        "pad_token_id": vocabulary[_END],
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
     }
     config = CLIPConfig(
         text_config={**_LAYERS, **ids, "hidden_size": 32, "max_position_embeddings": 24},

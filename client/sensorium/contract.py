@@ -130,10 +130,13 @@ TOKEN_ID = TensorSpec("token_id", DType.INT64, ())
 POSITION = TensorSpec("position", DType.INT64, ())
 LOGITS = TensorSpec("logits", DType.FP32, ("vocabulary",))
 
-NOISY = TensorSpec("noisy", DType.FP32, (3, "image_size", "image_size"))
+_NOISE = ("noise_channels", "noise_size", "noise_size")
+NOISY = TensorSpec("noisy", DType.FP32, _NOISE)
 NOISE_LEVEL = TensorSpec("noise_level", DType.FP32, ())
 CONDITION = TensorSpec("condition", DType.FP32, ("layout", "width"))
-VELOCITY = TensorSpec("velocity", DType.FP32, (3, "image_size", "image_size"))
+VELOCITY = TensorSpec("velocity", DType.FP32, _NOISE)
+LATENTS = TensorSpec("latents", DType.FP32, _NOISE)
+PICTURE = TensorSpec("picture", DType.FP32, (3, "image_size", "image_size"))
 
 TASKS: Mapping[str, Signature] = MappingProxyType(
     {
@@ -250,8 +253,18 @@ DIFFUSION_GRAPHS: Mapping[str, Signature] = MappingProxyType(
 """The two ONNX graphs inside `image_decoder`.
 
 `condition` runs twice per request: on the text, and with a mask of zeros for the unconditional half
-of classifier-free guidance. `denoise` runs once per sampling step and half; `noise_level` is the
-time in [0, 1], 1 for noise alone, and `velocity` the v of Salimans and Ho (2022).
+of classifier-free guidance. `denoise` runs once per sampling step on both halves. In Sensorium's
+own checkpoints, `noise_level` is the time in [0, 1], 1 for noise alone, and `velocity` the v of
+Salimans and Ho (2022); in others, the time that they were trained with, and what their schedule
+says that they predict. `noisy` is a picture, or latents where there is a graph `decode`.
+"""
+
+LATENT_GRAPHS: Mapping[str, Signature] = MappingProxyType(
+    {"decode": Signature((LATENTS,), (PICTURE,))}
+)
+"""The third ONNX graph inside an `image_decoder` that denoises latents; it runs once per picture.
+
+`picture` has values in [-1, 1]; what lies beyond is cut off.
 """
 
 

@@ -5,7 +5,13 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from sensorium.contract import DECODER_GRAPHS, DIFFUSION_GRAPHS, STAGES, Signature
+from sensorium.contract import (
+    DECODER_GRAPHS,
+    DIFFUSION_GRAPHS,
+    LATENT_GRAPHS,
+    STAGES,
+    Signature,
+)
 from sensorium_export.ensembles import NETWORKS
 from sensorium_export.recipe import Recipe
 
@@ -38,13 +44,16 @@ GRAPHS: tuple[Graph, ...] = (
     *_parts_of("text_decoder", DECODER_GRAPHS),
     *_parts_of("image_decoder", DIFFUSION_GRAPHS),
 )
-"""Every graph, in the order in which data flows."""
+"""The graphs of all stages, in the order in which data flows."""
+
+_LATENT = _parts_of("image_decoder", LATENT_GRAPHS)
+"""What an image decoder has besides, when it denoises latents."""
 
 
 def graphs_of(recipe: Recipe) -> tuple[Graph, ...]:
     """Return the graphs that a bundle's stages are made of, with the outputs that it uses."""
     return tuple(
         replace(graph, signature=recipe.signature(graph.name)) if graph.name in STAGES else graph
-        for graph in GRAPHS
+        for graph in (*GRAPHS, *(() if recipe.diffusion is None else _LATENT))
         if graph.module in recipe.stages
     )

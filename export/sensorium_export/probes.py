@@ -114,7 +114,13 @@ def drawn_picture(seed: int, number: int) -> tuple[str, bytes]:
     return f"{number}: {way} {width}x{height}", store(picture)
 
 
-def questions_of(checkpoint: Path, count: int, max_tokens: int, max_chars: int) -> list[str]:
+def questions_of(
+    checkpoint: Path,
+    count: int,
+    max_tokens: int,
+    max_chars: int,
+    tokenizer_path: Path | None = None,
+) -> list[str]:
     """Return the checkpoint's probe questions, texts that are hard to get right, and more.
 
     Args:
@@ -122,11 +128,12 @@ def questions_of(checkpoint: Path, count: int, max_tokens: int, max_chars: int) 
         count: How many different texts to return at least, filled up with words at random.
         max_tokens: The longest text that the model takes.
         max_chars: The longest text that the server takes.
+        tokenizer_path: Its tokenizer.json, where that lies elsewhere.
 
     Raises:
         ConfigurationError: The checkpoint's probes.json is not a list of texts.
     """
-    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(tokenizer_path or checkpoint / "tokenizer.json"))
     known = sorted(word for word in tokenizer.get_vocab() if word.isalpha())
     written = _written_questions(checkpoint / QUESTIONS_FILE)
     words = [word for text in written for word in text.split()] or known

@@ -159,6 +159,26 @@ class EventRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class DiffusionRecipe:
+    """The noise that a denoiser was trained on, and how it is removed.
+
+    See `sensorium_server.schedules`; what belongs to another scheduler is None.
+    """
+
+    scheduler: str
+    num_train_timesteps: int
+    beta_schedule: str
+    beta_start: float
+    beta_end: float
+    prediction_type: str
+    timestep_spacing: str
+    steps_offset: int
+    max_steps: int
+    set_alpha_to_one: bool | None = None
+    final_sigmas_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that export, repository and verification take from a checkpoint's config.
 
@@ -166,7 +186,8 @@ class Recipe:
     `chains` has the steps of each task that the checkpoint can do. `sizes` gives the number for
     each fixed axis of the contract, `largest` the greatest number for each dynamic axis that
     graphs are compared on. What the checkpoint lacks an encoder for is None, and its labels are
-    empty; `class_labels` are those of a classifier.
+    empty; `class_labels` are those of a classifier. `diffusion` is None for an image decoder of
+    Sensorium's own; one that has it denoises latents.
     """
 
     name: str
@@ -184,6 +205,7 @@ class Recipe:
     class_labels: tuple[str, ...] = ()
     activation: str = "softmax"
     events: EventRecipe = EventRecipe()
+    diffusion: DiffusionRecipe | None = None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -254,7 +276,8 @@ def family_recipe(
         bundle: The name.
         chains: The steps of each task.
         sizes: The number for every fixed axis; a dynamic axis among them is fixed.
-        sections: `image`, `text`, `audio`, `video`, `class_labels`, `activation` as they apply.
+        sections: `image`, `text`, `audio`, `video`, `class_labels`, `activation` and
+            `diffusion`, as they apply.
     """
     text = sections.get("text")
     largest = {BATCH: MAX_BATCH_SIZE, MEL_FRAMES: PROVEN_MEL_FRAMES, SAMPLES: PROVEN_SAMPLES}

@@ -18,7 +18,6 @@ from tokenizers import Tokenizer
 
 from sensorium_export.probes import Probe
 from sensorium_export.recipe import required
-from sensorium_export.reference_drawing import drawn
 from sensorium_export.reference_input import track_log_mel
 from sensorium_export.reference_labels import (
     action_scores,
@@ -236,11 +235,7 @@ class _Walk:
 
         def draw() -> Tensors:
             tokens = torch.from_numpy(read["text_tokens"])
-            side, decoder = (
-                required(self._recipe.image).image_size,
-                self._reference.model.image_decoder,
-            )
-            picture = drawn(decoder, tokens, side, seed, steps, guidance_scale)
+            picture = self._reference.source.drawn(tokens, seed, steps, guidance_scale)
             return {"image": np.array([[picture]], object)}
 
         return self._ran("image_decoder", given | wish, draw)

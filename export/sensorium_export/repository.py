@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sensorium.contract import TASKS, model_name
-from sensorium_export.graphs import GRAPHS
+from sensorium_export.graphs import graphs_of
 from sensorium_export.model_config import BACKENDS, model_configs
 from sensorium_export.pbtxt import pbtxt_from_config
 from sensorium_export.recipe import Recipe
@@ -65,11 +65,12 @@ def write_repository(
         inside(f"{name}/1/.gitkeep").touch()
 
 
-def artefacts_of(name: str) -> tuple[str, ...]:
+def artefacts_of(name: str, recipe: Recipe) -> tuple[str, ...]:
     """Return the files that a model's version directory must hold."""
     if name in TASKS:
         return ()
-    files = [Path(graph.path).name for graph in GRAPHS if graph.path.startswith(f"{name}/")]
+    graphs = [graph.path for graph in graphs_of(recipe) if graph.path.startswith(f"{name}/")]
+    files = [Path(path).name for path in graphs]
     if BACKENDS[name] == "python":
         files.append("model.py")
     if name in TOKENIZER_STAGES:

@@ -54,7 +54,7 @@ def repository_problems(repository: Path, recipe: Recipe) -> list[str]:
             problems.append(str(error))
     for name, config in configs.items():
         problems += _model_problems(name, config, recipe)
-        problems += _missing_files(repository, name)
+        problems += _missing_files(repository, name, recipe)
         if bare_name(name) in recipe.tasks:
             problems += [f"{name}: {one}" for one in ensemble_problems(config, configs)]
     return problems
@@ -92,12 +92,12 @@ def _tensor_problems(
             yield f"{where} {tensor} is {type_text(found[tensor])}, expected {wanted}"
 
 
-def _missing_files(repository: Path, name: str) -> Iterator[str]:
+def _missing_files(repository: Path, name: str, recipe: Recipe) -> Iterator[str]:
     version = repository / name / "1"
     if not version.is_dir():
         yield f"{name}/1 is missing; Triton wants a version directory in every model"
         return
-    for file in artefacts_of(bare_name(name)):
+    for file in artefacts_of(bare_name(name), recipe):
         if not (version / file).is_file():
             yield f"{name}/1/{file} is missing"
 

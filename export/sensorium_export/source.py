@@ -14,9 +14,16 @@ from torch import Tensor, nn
 
 from sensorium.errors import ConfigurationError
 from sensorium_export import checkpoint as native
-from sensorium_export.families import bundle_named_like, family_of, load_family
+from sensorium_export.families import (
+    PIPELINE_FILE,
+    bundle_named_like,
+    family_of,
+    load_family,
+    load_pipeline,
+)
 from sensorium_export.own import built, holder_of, is_own, own_recipe
 from sensorium_export.recipe import Recipe, recipe_from_checkpoint, required
+from sensorium_export.reference_drawing import drawn
 from sensorium_export.reference_input import Clip, clip, log_mel, pixel_values
 
 
@@ -61,6 +68,9 @@ class Source(Protocol):
 
     def generated(self, memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
         """Return the tokens that are generated from a memory, and their probability."""
+
+    def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
+        """Return the file of a picture that is drawn to a text."""
 
 
 class ModuleSource:
@@ -114,6 +124,12 @@ class ModuleSource:
             tokens.append(token)
         return tokens[1:], float(np.exp(log_probability))
 
+    def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
+        """Draw step by step."""
+        decoder: Any = self.model.get_submodule("image_decoder")
+        side = required(self.recipe.image).image_size
+        return drawn(decoder, text_tokens, side, seed, steps, guidance_scale)
+
 
 class NativeSource(ModuleSource):
     """A checkpoint of Sensorium's own format."""
@@ -143,8 +159,9 @@ def open_source(path: Path, bundle: str = "") -> Source:
     """Load the checkpoint in a directory: Sensorium's own, or one of a family of models.
 
     Args:
-        path: The directory; a `model_type` in its config.json names a family. Or a function in a
-            Python file, `my_model.py:build`; see `sensorium_export.own`.
+        path: The directory; a `model_type` in its config.json names a family, and so does the class
+            in a model_index.json. Or a function in a Python file, `my_model.py:build`; see
+            `sensorium_export.own`.
         bundle: What the bundle shall be called.
 
     Raises:
@@ -152,6 +169,8 @@ def open_source(path: Path, bundle: str = "") -> Source:
     """
     if is_own(path):
         return OwnSource(path, bundle)
+    if pipeline := _config(path / PIPELINE_FILE):
+        return load_pipeline(path, pipeline, bundle)
     config = _config(path / native.CONFIG_FILE)
     if (kind := family_of(path, config)) is not None:
         return load_family(path, kind, config, bundle)

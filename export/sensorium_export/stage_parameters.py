@@ -96,6 +96,9 @@ _PARAMETERS: Mapping[str, Callable[[Recipe], Parameters]] = MappingProxyType(
         "text_preprocess": _text_preprocess,
         "media_join": lambda _recipe: {},
         "text_decoder": _text_decoder,
+        "image_decoder": lambda recipe: (
+            _graph_parameters("image_decoder", recipe) | _written(recipe.diffusion)
+        ),
         "tag_postprocess": lambda recipe: {"labels": ",".join(recipe.audio_labels)},
         "action_postprocess": lambda recipe: {"labels": ",".join(recipe.video_labels)},
         "event_postprocess": _event_postprocess,

@@ -105,7 +105,11 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     questions = [""]
     if recipe.text is not None and "text_preprocess" in recipe.stages:
         questions = questions_of(
-            source.path, options.count, recipe.text.max_tokens, settings.max_text_chars
+            source.path,
+            options.count,
+            recipe.text.max_tokens,
+            settings.max_text_chars,
+            source.tokenizer_path,
         )
     media = {spec.name for task in recipe.tasks for spec in TASKS[task].inputs}
     inputs = probes(options.count, questions, options.pictures, options.seed, media)

@@ -1,27 +1,26 @@
-"""Sampling: a denoiser that predicts velocities turns noise into pictures, step by step.
+"""Sampling: a denoiser turns noise into pictures, step by step.
 
     noise ─ denoise (conditional, unconditional) ─ guide ─ clip ─ step ─▶ less noise … ─▶ pictures
 
-The steps are those of Song, Meng and Ermon, "Denoising Diffusion Implicit Models" (2021), equation
-12 with η = 0, so the seed decides all. Guidance is equation 6 of Ho and Salimans, "Classifier-Free
-Diffusion Guidance" (2022), written as u + s·(c − u): scale 0 ignores the text, 1 follows it as it
-was learned, more exaggerates it. Velocities, and the schedule α = cos(πt/2), σ = sin(πt/2), are
-those of Salimans and Ho, "Progressive Distillation" (2022), appendix D. Clipping the predicted
-picture is the static thresholding of Saharia et al., "Photorealistic Text-to-Image Diffusion
-Models" (2022), section 2.3.
+How it steps is the schedule's (`schedules`); none adds noise of its own, so the seed decides all.
+Guidance is equation 6 of Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022), written as
+u + s·(c − u): scale 0 ignores the text, 1 follows it as it was learned, more exaggerates it. The
+cosine schedule's clipping of the predicted picture is the static thresholding of Saharia et al.,
+"Photorealistic Text-to-Image Diffusion Models" (2022), section 2.3.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+from sensorium_server.schedules import Array, CosineSchedule, Schedule
 
 Denoise = Callable[[Array, Array, Array], Array]
-"""From noisy pictures [n, 3, side, side], noise levels [n] and conditions to velocities."""
+"""From noisy pictures [n, channels, side, side], noise levels [n] and conditions to predictions."""
+
+_COSINE = CosineSchedule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,42 +45,31 @@ def sample(
     steps: int,
     guidance_scale: float,
     before_step: Callable[[], None] = lambda: None,
+    schedule: Schedule = _COSINE,
 ) -> Array:
-    """Return pictures [n, 3, side, side] with values in [-1, 1].
+    """Return pictures or latents, shaped like the noise; the cosine schedule's are in [-1, 1].
 
     Args:
         denoise: The model; it sees each picture twice in one batch, with and without its text.
-        noisy: What to start from, [n, 3, side, side]; see `noise`.
+        noisy: What to start from, [n, channels, side, side]; see `noise`.
         conditions: For each picture.
-        steps: How many times to call `denoise`.
+        steps: How many steps to take; a schedule may ask `denoise` once more than that.
         guidance_scale: How strongly to follow the text.
-        before_step: Called before each step; whoever wants to stop raises.
+        before_step: Called before each call of `denoise`; whoever wants to stop raises.
+        schedule: What the model was trained on.
     """
     both = np.concatenate([conditions.text, conditions.unconditional])
     scale = np.float32(guidance_scale)
-    for step in range(steps):
+    solver = schedule.solver(steps)
+    noisy = noisy * np.float32(solver.spread)
+    for call, level in enumerate(solver.timesteps):
         before_step()
-        level = 1 - step / steps
         levels = np.full(len(both), level, np.float32)
-        velocity = denoise(np.concatenate([noisy, noisy]), levels, both)
-        guided, unguided = np.split(velocity, 2)
-        noisy = _step(noisy, unguided + scale * (guided - unguided), level, level - 1 / steps)
+        seen = solver.seen(noisy, call)
+        predicted = denoise(np.concatenate([seen, seen]), levels, both)
+        guided, unguided = np.split(predicted, 2)
+        noisy = solver.step(noisy, unguided + scale * (guided - unguided), call)
     return noisy
-
-
-def _step(noisy: Array, velocity: Array, level: float, next_level: float) -> Array:
-    """Go from one noise level to a lower one."""
-    alpha, sigma = _schedule(level)
-    clean = np.clip(alpha * noisy - sigma * velocity, -1, 1)
-    remaining = (noisy - alpha * clean) / sigma
-    alpha, sigma = _schedule(max(next_level, 0.0))
-    return alpha * clean + sigma * remaining
-
-
-def _schedule(level: float) -> tuple[np.float32, np.float32]:
-    """Return α and σ."""
-    angle = level * math.pi / 2
-    return np.float32(math.cos(angle)), np.float32(math.sin(angle))
 
 
 def pixels(pictures: Array) -> NDArray[np.uint8]:

@@ -1,13 +1,21 @@
 """The backend `diffusion`: pictures from texts, step by step.
 
-A model directory holds `condition.onnx` and `denoise.onnx` (see `contract.DIFFUSION_GRAPHS`).
-Parameters in `config.pbtxt`:
+A model directory holds `condition.onnx` and `denoise.onnx` (see `contract.DIFFUSION_GRAPHS`), and
+`decode.onnx` where latents are denoised (see `contract.LATENT_GRAPHS`). Parameters in
+`config.pbtxt`:
 
 | key | meaning | default |
 |---|---|---|
 | `max_steps` | the most sampling steps of one request | `100` |
 | `max_guidance_scale` | the strongest guidance | `20` |
 | `intra_op_thread_count` | threads of one run | `1` |
+| `scheduler` | `cosine`, `ddim`, `pndm` or `euler`; see `schedules` | `cosine` |
+| `num_train_timesteps`, `beta_schedule`, `beta_start`, `beta_end` | its training noise | — |
+| `prediction_type`, `timestep_spacing`, `steps_offset` | as in diffusers | — |
+| `set_alpha_to_one` (`true`, `false`) | as in diffusers, for `ddim` and `pndm` | — |
+| `final_sigmas_type` | as in diffusers, for `euler` | — |
+
+Those without a default belong to all schedulers but `cosine`, which are required to have them.
 
 Inputs `text_tokens` FP32 [n,sequence,width], `attention_mask` INT64 [n,sequence], `seed` and
 `steps` INT64 [n,1], `guidance_scale` FP32 [n,1]; output `image` BYTES [n,1], PNG files.
@@ -20,6 +28,7 @@ soon as its pictures are done, and the way to draw more at once is more instance
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +42,9 @@ from sensorium.errors import (
     InvalidInputError,
     ServerError,
 )
-from sensorium_server.diffusion import Array, Conditions, noise, pixels, sample
+from sensorium_server.diffusion import Conditions, noise, pixels, sample
 from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.schedules import Array, Schedule, schedule_from
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.triton import (
     Instance,
@@ -91,14 +101,15 @@ class Wish:
 class Sampler:
     """One loaded model: from a request's tensors to its pictures."""
 
-    def __init__(self, condition: OnnxGraph, denoise: OnnxGraph, limits: Limits) -> None:
-        self._condition_graph = condition
-        self._denoise_graph = denoise
+    def __init__(self, graphs: Mapping[str, OnnxGraph], schedule: Schedule, limits: Limits) -> None:
+        self._graphs = graphs
+        self._schedule = schedule
         self._limits = limits
-        *_, width = condition.inputs[contract.TEXT_TOKENS.name]
-        self._shape = tuple(map(_fixed, denoise.inputs[contract.NOISY.name][1:]))
-        nothing = np.zeros((1, 1, _fixed(width)), np.float32)
-        self._unconditional = self._condition(nothing, np.zeros((1, 1), np.int64))
+        *_, length, width = graphs["condition"].inputs[contract.TEXT_TOKENS.name]
+        self._shape = tuple(map(_fixed, graphs["denoise"].inputs[contract.NOISY.name][1:]))
+        self._length = length if isinstance(length, int) else None
+        nothing = np.zeros((1, self._length or 1, _fixed(width)), np.float32)
+        self._unconditional = self._condition(nothing, np.zeros(nothing.shape[:2], np.int64))
 
     def __call__(self, request: Tensors, stopped: Callable[[], bool] = lambda: False) -> Tensors:
         """Draw a picture for each row.
@@ -135,8 +146,9 @@ class Sampler:
             if stopped():
                 raise DeadlineExceededError("the deadline passed while the picture was drawn")
 
-        # Without the padding, which would change the order of sums and with it the last bits.
-        length = max(int(mask.sum()), 1)
+        # Without the padding, which would change the order of sums and with it the last bits; but
+        # a network that reads its padding gets all of it.
+        length = self._length or max(int(mask.sum()), 1)
         text = self._condition(tokens[:, :length], mask[:, :length])
         drawn = sample(
             self._denoise,
@@ -145,29 +157,29 @@ class Sampler:
             steps=wish.steps,
             guidance_scale=wish.guidance_scale,
             before_step=check,
+            schedule=self._schedule,
         )
+        if "decode" in self._graphs:
+            drawn = self._run("decode", contract.LATENT_GRAPHS["decode"], drawn)
         if not np.isfinite(drawn).all():
             raise ServerError("the image decoder put out NaN or infinity; see its text_tokens")
         return png(pixels(drawn)[0])
 
     def _condition(self, tokens: Array, mask: NDArray[np.int64]) -> Array:
-        (output,) = contract.DIFFUSION_GRAPHS["condition"].outputs
-        inputs: dict[str, NDArray[Any]] = {
-            contract.TEXT_TOKENS.name: tokens,
-            contract.ATTENTION_MASK.name: mask,
-        }
-        return self._condition_graph.run([output.name], inputs)[output.name]
+        return self._run("condition", contract.DIFFUSION_GRAPHS["condition"], tokens, mask)
 
     def _denoise(self, *arrays: Array) -> Array:
-        signature = contract.DIFFUSION_GRAPHS["denoise"]
+        return self._run("denoise", contract.DIFFUSION_GRAPHS["denoise"], *arrays)
+
+    def _run(self, name: str, signature: contract.Signature, *arrays: NDArray[Any]) -> Array:
         (output,) = signature.outputs
         names = [tensor.name for tensor in signature.inputs]
         inputs = dict(zip(names, arrays, strict=True))
-        return self._denoise_graph.run([output.name], inputs)[output.name]
+        return self._graphs[name].run([output.name], inputs)[output.name]
 
 
 def sampler_from(config: StageConfig, *, on_gpu: bool = False) -> Sampler:
-    """Load a model directory's two graphs; for Triton, and for running in this process."""
+    """Load a model directory's graphs; for Triton, and for running in this process."""
     threads = config.integer("intra_op_thread_count", 1)
     limits = Limits(
         config.integer("max_steps", 100),
@@ -175,11 +187,16 @@ def sampler_from(config: StageConfig, *, on_gpu: bool = False) -> Sampler:
         if "max_guidance_scale" in config.parameters
         else 20,
     )
-    return Sampler(
-        OnnxGraph(config.directory / "condition.onnx", threads=threads, on_gpu=on_gpu),
-        OnnxGraph(config.directory / "denoise.onnx", threads=threads, on_gpu=on_gpu),
-        limits,
-    )
+    latent = [name for name in contract.LATENT_GRAPHS if _file(config, name).is_file()]
+    graphs = {
+        name: OnnxGraph(_file(config, name), threads=threads, on_gpu=on_gpu)
+        for name in (*contract.DIFFUSION_GRAPHS, *latent)
+    }
+    return Sampler(graphs, schedule_from(config), limits)
+
+
+def _file(config: StageConfig, name: str) -> Path:
+    return config.directory / f"{name}.onnx"
 
 
 def png(picture: NDArray[np.uint8]) -> bytes:

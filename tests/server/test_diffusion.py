@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sensorium_server.diffusion import Array, Conditions, Denoise, noise, pixels, sample
+from sensorium_server.diffusion import Conditions, Denoise, noise, pixels, sample
+from sensorium_server.schedules import Array
 
 SHAPE = (3, 8, 8)
 

@@ -17,6 +17,8 @@ from sensorium_export.ensembles import ENSEMBLES, signature_in
 
 SIZES: dict[Axis, Axis] = {
     "image_size": 6,
+    "noise_channels": 3,
+    "noise_size": 6,
     "image_tokens": 4,
     "width": 8,
     "media_width": 8,

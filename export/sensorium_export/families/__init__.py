@@ -6,6 +6,7 @@ be held against what is served.
 """
 
 import importlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -62,6 +63,42 @@ def family_of(path: Path, config: Mapping[str, Any]) -> str | None:
     if "model_type" in config:
         return str(config["model_type"])
     return next((family for mark, family in MARKS.items() if (path / mark).is_file()), None)
+
+
+PIPELINE_FILE = "model_index.json"
+
+PIPELINES: Mapping[str, str] = MappingProxyType({"StableDiffusionPipeline": "stable_diffusion"})
+"""By the `_class_name` of a model_index.json: the module here that reads such directories."""
+
+
+def load_pipeline(path: Path, index: Mapping[str, Any], bundle: str) -> FamilySource:
+    """Load a pipeline of diffusers.
+
+    Args:
+        path: The directory that `save_pretrained` wrote.
+        index: What its model_index.json says.
+        bundle: The bundle's name; without it, the directory's.
+
+    Raises:
+        ConfigurationError: The pipeline is unknown, the directory lacks something or holds what
+            does not belong together, or diffusers is not installed.
+    """
+    kind = index.get("_class_name")
+    if not isinstance(kind, str) or kind not in PIPELINES:
+        raise ConfigurationError(
+            f"{path.name}/{PIPELINE_FILE}: {json.dumps(kind)} is no pipeline that can be exported, "
+            f"and code that a directory brings along is never run; those that can are: "
+            f"{', '.join(PIPELINES)}"
+        )
+    if find_spec("diffusers") is None or find_spec("transformers") is None:
+        raise ConfigurationError(
+            f"{path.name} is read by diffusers, which is not installed: "
+            f"pip install 'sensorium[families]'"
+        )
+    module = importlib.import_module(f"sensorium_export.families.{PIPELINES[kind]}")
+    name = checked_bundle(bundle or bundle_named_like(path))
+    source: FamilySource = module.load(path, index, name)
+    return source
 
 
 def load_family(path: Path, kind: str, config: Mapping[str, Any], bundle: str) -> FamilySource:

@@ -54,6 +54,11 @@ FAMILY_ENSEMBLES: Mapping[str, Chain] = MappingProxyType(
             encoder("text", "text_tokens"),
             decoder("text_tokens", "attention_mask", "generated_text"),
         ),
+        "text_to_image": (
+            preprocess("text", "text"),
+            Step("text_encoder", same("input_ids"), same("text_tokens")),
+            ENSEMBLES["text_to_image"][-1],
+        ),
         "speech_recognition": (
             _heard("log_mel"),
             _hearing("log_mel", audio_tokens="audio_tokens", audio_mask="audio_mask"),
@@ -78,7 +83,7 @@ FAMILY_ENSEMBLES: Mapping[str, Chain] = MappingProxyType(
         ),
     }
 )
-"""Classifiers, networks that hear a window of fixed length, and text to text."""
+"""Classifiers, networks that hear a window of fixed length, text to text, latent diffusion."""
 
 
 def native(*tasks: str) -> dict[str, Chain]:

@@ -86,7 +86,7 @@ def load(path: Path, bundle: str) -> FamilySource:
         recipe,
         see=_seeing(image),
         read=reading(tokenizer),
-        files=(OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, "tokenizer.json"),
+        parts=(OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, "tokenizer.json"),
     )
 
 

@@ -19,9 +19,8 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 PREPROCESSOR_FILE = "preprocessor_config.json"
 GENERATION_FILE = "generation_config.json"
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
-_FILES = (CONFIG_FILE, WEIGHTS_FILE, GENERATION_FILE, TOKENIZER_FILE, PREPROCESSOR_FILE)
 _DISAGREEMENTS = ("missing", "unexpected", "mismatched")
 
 NEEDED: Mapping[str, str] = {
@@ -40,7 +39,8 @@ class FamilySource:
     The functions are the library's own: `see` gives `pixel_values` (and `image_extent`) of an
     upright picture, `read` the ids of a text, `hear` what the audio encoder takes of a sound's
     file, `watch` the frames of a clip's file, `generate` the tokens for a memory and its mask with
-    their probability.
+    their probability, `draw` a picture's file for text tokens, a seed, steps and guidance. `parts`
+    are the files that such a checkpoint may have, and `tokenizer` where its tokenizer is.
     """
 
     path: Path
@@ -51,19 +51,26 @@ class FamilySource:
     hear: Callable[[bytes], Mapping[str, NDArray[Any]]] | None = None
     watch: Callable[[bytes], Clip] | None = None
     generate: Callable[[Tensor, Tensor], tuple[list[int], float]] | None = None
+    draw: Callable[[Tensor, int, int, float], bytes] | None = None
+    parts: tuple[str, ...] = (
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+        GENERATION_FILE,
+        TOKENIZER_FILE,
+        PREPROCESSOR_FILE,
+    )
+    tokenizer: str = TOKENIZER_FILE
     packages: tuple[str, ...] = ("transformers", "tokenizers")
-    files: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Note the files that it was read from, unless they were named."""
-        if not self.files:
-            there = tuple(name for name in _FILES if (self.path / name).is_file())
-            object.__setattr__(self, "files", there)
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it was read from."""
+        return tuple(name for name in self.parts if (self.path / name).is_file())
 
     @property
     def tokenizer_path(self) -> Path:
         """Where its tokenizer lies."""
-        return self.path / TOKENIZER_FILE
+        return self.path / self.tokenizer
 
     def image_values(self, image: bytes) -> Mapping[str, NDArray[Any]]:
         """Return what the library's own processor makes of the upright picture in RGB."""
@@ -84,6 +91,10 @@ class FamilySource:
     def generated(self, memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
         """Return what the library's own `generate` says."""
         return required(self.generate)(memory, mask)
+
+    def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
+        """Return what the library's own pipeline draws."""
+        return required(self.draw)(text_tokens, seed, steps, guidance_scale)
 
 
 def check_files(
@@ -106,7 +117,7 @@ def check_files(
             f"Save the model by a class of transformers itself."
         )
     if not (path / weights).is_file():
-        pickled = sorted(file.name for kind in _PICKLED for file in path.glob(kind))
+        pickled = sorted(file.name for kind in PICKLED for file in path.glob(kind))
         if pickled:
             raise ConfigurationError(
                 f"{path.name} holds pickled weights ({', '.join(pickled)}), which can run code and "
@@ -137,13 +148,20 @@ def check_weights(file: Path) -> None:
         ) from error
 
 
-def loaded(kind: Any, path: Path, unused: str = "", **options: Any) -> Any:  # noqa: ANN401
+def loaded(
+    kind: Any,  # noqa: ANN401
+    path: Path,
+    unused: str = "",
+    weights: str = WEIGHTS_FILE,
+    **options: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
     """Return a model of a class of transformers, whose weights and config agree.
 
     Args:
         kind: The class.
         path: The directory.
         unused: What the names of weights that may be left over begin with.
+        weights: The file that holds them, for messages.
         options: Further arguments of `from_pretrained`.
 
     Raises:
@@ -172,6 +190,6 @@ def loaded(kind: Any, path: Path, unused: str = "", **options: Any) -> Any:  # n
     problems = [f"{what}: {', '.join(names[:3])}" for what, names in found.items() if names]
     if problems:
         raise ConfigurationError(
-            f"{path.name}: {CONFIG_FILE} and {WEIGHTS_FILE} disagree ({'; '.join(problems)})"
+            f"{path.name}: {CONFIG_FILE} and {weights} disagree ({'; '.join(problems)})"
         )
     return model

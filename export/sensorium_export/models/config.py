@@ -104,7 +104,9 @@ class ModelConfig:
             "actions", "video_tokens", "layout",
         )  # fmt: skip
         widths = ("media_width", "text_width", "memory_width")
-        return {name: getattr(self, name) for name in names} | dict.fromkeys(widths, self.width)
+        noise = {"noise_channels": 3, "noise_size": self.image_size}
+        named = {name: getattr(self, name) for name in names}
+        return named | noise | dict.fromkeys(widths, self.width)
 
     def to_dict(self) -> dict[str, object]:
         """Return the fields as plain JSON values."""
