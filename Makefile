@@ -13,7 +13,7 @@ serve: $(VENV)/.server ## set up what serving needs (no torch) and serve the def
 	$(BIN)/sensorium serve
 
 test: $(VENV)/.dev ## set up everything and run all tests (arguments: ARGS="-k name")
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## check style and format (fix with: .venv/bin/ruff check --fix && .venv/bin/ruff format)
 	$(BIN)/ruff check

@@ -34,18 +34,26 @@ from transformers import (
     SiglipModel,
     T5Config,
     T5ForConditionalGeneration,
+    TimesformerConfig,
+    TimesformerForVideoClassification,
+    VideoMAEConfig,
+    VideoMAEForVideoClassification,
+    VideoMAEModel,
     ViltConfig,
     ViltForQuestionAnswering,
     VisionEncoderDecoderConfig,
     VisionEncoderDecoderModel,
     ViTConfig,
     ViTForImageClassification,
+    XCLIPConfig,
+    XCLIPModel,
 )
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -56,6 +64,7 @@ _LAYERS: dict[str, Any] = {
     "num_attention_heads": 2,
     "intermediate_size": 64,
 }
+_ACTIONS = {0: "jumping, high", 1: "walking"}
 _ANIMALS = {0: "tabby, tabby cat", 1: "dog", 2: "red fox"}
 
 
@@ -66,13 +75,18 @@ def saved(path: Path, *parts: Any) -> Path:  # noqa: ANN401 - transformers is un
     return path
 
 
-def random(kind: Any, config: Any, seed: int = 0) -> Any:  # noqa: ANN401 - transformers is untyped
+def random(
+    kind: Any,  # noqa: ANN401 - transformers is untyped
+    config: Any,  # noqa: ANN401
+    seed: int = 0,
+    spread: float = 0.1,
+) -> Any:  # noqa: ANN401
     """Return a model of random weights that tell inputs apart: as initialised, all look alike."""
     torch.manual_seed(seed)
     model = kind(config)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)
+            weight.add_(torch.randn_like(weight) * spread)
     return model
 
 
@@ -292,6 +306,30 @@ def blip(path: Path, seed: int = 0) -> Path:
     return _blip(BlipForConditionalGeneration, path, seed)
 
 
+def clip_vit_b32(path: Path, seed: int = 0) -> Path:
+    """Write a CLIP ViT-B/32 of random weights: 151 million parameters."""
+    clip(path, seed)
+    config = CLIPConfig.from_pretrained(path)
+    ids = {
+        name: getattr(config.text_config, name)
+        for name in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    }
+    torch.manual_seed(seed)
+    size = {"height": 224, "width": 224}
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=size)
+    return saved(path, CLIPModel(CLIPConfig(text_config=ids)), processor)
+
+
+def blip_vqa_base(path: Path, seed: int = 0) -> Path:
+    """Write a BLIP-VQA-base of random weights: 361 million parameters."""
+    words = word_pieces()
+    ids = {"vocab_size": 30_524, "bos_token_id": 5, "pad_token_id": 0, "sep_token_id": 3}
+    config = BlipConfig(text_config=ids, vision_config={"image_size": 384})
+    size = {"height": 384, "width": 384}
+    model = random(BlipForQuestionAnswering, config, seed, spread=0.01)
+    return saved(path, model, words, BlipImageProcessorPil(size=size))
+
+
 def blip_vqa(path: Path, seed: int = 0) -> Path:
     """Write a BLIP that answers."""
     return _blip(BlipForQuestionAnswering, path, seed)
@@ -359,6 +397,76 @@ def vit_gpt2(path: Path, seed: int = 0) -> Path:
     model = random(VisionEncoderDecoderModel, config, seed)
     model.generation_config.num_beams, model.generation_config.max_new_tokens = 3, 12
     return saved(path, model, words, ViTImageProcessorPil(size=size))
+
+
+def _frame_processor() -> Any:  # noqa: ANN401 - transformers is untyped
+    """Return the processor of clips: the middle of frames that are a little larger."""
+    size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}
+    return VideoMAEImageProcessorPil(size={"shortest_edge": _IMAGE_SIZE + 4}, crop_size=size)
+
+
+def videomae(path: Path, seed: int = 0) -> Path:
+    """Write a VideoMAE with a classifier's head."""
+    kind: Any = VideoMAEConfig
+    config = kind(
+        **_LAYERS,
+        hidden_size=32,
+        image_size=_IMAGE_SIZE,
+        patch_size=8,
+        num_frames=4,
+        id2label=_ACTIONS,
+    )
+    model = random(VideoMAEForVideoClassification, config, seed)
+    return saved(path, model, _frame_processor())
+
+
+def videomae_backbone(path: Path, seed: int = 0) -> Path:
+    """Write a VideoMAE without a head."""
+    kind: Any = VideoMAEConfig
+    config = kind(**_LAYERS, hidden_size=32, image_size=_IMAGE_SIZE, patch_size=8, num_frames=4)
+    return saved(path, random(VideoMAEModel, config, seed), _frame_processor())
+
+
+def timesformer(path: Path, seed: int = 0) -> Path:
+    """Write a TimeSformer with a classifier's head."""
+    kind: Any = TimesformerConfig
+    config = kind(
+        **_LAYERS,
+        hidden_size=32,
+        image_size=_IMAGE_SIZE,
+        patch_size=8,
+        num_frames=4,
+        id2label=_ACTIONS,
+    )
+    model = random(TimesformerForVideoClassification, config, seed)
+    return saved(path, model, _frame_processor())
+
+
+def x_clip(path: Path, seed: int = 0) -> Path:
+    """Write an X-CLIP with the tokenizer of `clip`."""
+    clip(path, seed)
+    (path / "preprocessor_config.json").unlink()
+    written = json.loads((path / "config.json").read_text())
+    text = written["text_config"]
+    vision = {
+        **_LAYERS,
+        "hidden_size": 48,
+        "image_size": _IMAGE_SIZE,
+        "patch_size": 8,
+        "num_frames": 4,
+        "mit_hidden_size": 16,
+        "mit_intermediate_size": 32,
+        "mit_num_hidden_layers": 1,
+        "mit_num_attention_heads": 2,
+    }
+    config = XCLIPConfig(
+        text_config=text,
+        vision_config=vision,
+        projection_dim=16,
+        prompt_layers=1,
+        prompt_num_attention_heads=2,
+    )
+    return saved(path, random(XCLIPModel, config, seed), _frame_processor())
 
 
 def vilt(path: Path, seed: int = 0) -> Path:

@@ -132,22 +132,14 @@ class Tasks(BaseClient):
         )
 
     def tag_audio(
-        self,
-        audio: MediaInput,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, audio: MediaInput, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Tags:
         """Tell which sounds are heard."""
         inputs = {"audio": audio}
         return self._run("audio_tagging", inputs, Tags, timeout_s, request_id)
 
     def recognise_actions(
-        self,
-        video: MediaInput,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, video: MediaInput, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Tags:
         """Tell which actions a clip shows."""
         inputs = {"video": video}
@@ -169,44 +161,28 @@ class Tasks(BaseClient):
         return self._run("event_detection", inputs, Events, timeout_s, request_id)
 
     def embed_text(
-        self,
-        text: str,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, text: str, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Embedding:
         """Embed a text in the space that all modalities share."""
         inputs = {"text": text}
         return self._run("text_embedding", inputs, Embedding, timeout_s, request_id)
 
     def embed_image(
-        self,
-        image: MediaInput,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, image: MediaInput, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Embedding:
         """Embed a picture in the space that all modalities share."""
         inputs = {"image": image}
         return self._run("image_embedding", inputs, Embedding, timeout_s, request_id)
 
     def embed_audio(
-        self,
-        audio: MediaInput,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, audio: MediaInput, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Embedding:
         """Embed a sound in the space that all modalities share."""
         inputs = {"audio": audio}
         return self._run("audio_embedding", inputs, Embedding, timeout_s, request_id)
 
     def embed_video(
-        self,
-        video: MediaInput,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, video: MediaInput, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Embedding:
         """Embed a clip in the space that all modalities share."""
         inputs = {"video": video}
@@ -237,33 +213,21 @@ class Tasks(BaseClient):
         return self._run("text_to_image", inputs, Drawing, timeout_s, request_id)
 
     def classify_image(
-        self,
-        image: MediaInput,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, image: MediaInput, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Tags:
         """Tell which of the bundle's classes a picture belongs to."""
         inputs = {"image": image}
         return self._run("image_classification", inputs, Tags, timeout_s, request_id)
 
     def generate(
-        self,
-        text: str,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, text: str, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Generated:
         """Turn a text into another, as the bundle was trained to: a translation, a summary."""
         inputs = {"text": text}
         return self._run("text_generation", inputs, Generated, timeout_s, request_id)
 
     def transcribe(
-        self,
-        audio: MediaInput,
-        *,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
+        self, audio: MediaInput, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> Transcript:
         """Write down what is said in a recording."""
         inputs = {"audio": audio}

@@ -114,6 +114,18 @@ def track_log_mel(data: bytes, recipe: AudioRecipe) -> NDArray[np.float32] | Non
 
 def clip(data: bytes, image: ImageRecipe, video: VideoRecipe) -> Clip:
     """Return the chosen frames of a clip, treated as pictures are, and how long they last."""
+    chosen, seconds = chosen_frames(data, video)
+    return Clip(np.stack([_frame_values(frame, image) for frame in chosen])[None], seconds)
+
+
+def upright(frame: av.VideoFrame) -> Image.Image:
+    """Return a frame turned as its file says."""
+    turned = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    return Image.fromarray(np.ascontiguousarray(turned))
+
+
+def chosen_frames(data: bytes, video: VideoRecipe) -> tuple[list[av.VideoFrame], float]:
+    """Return the frames on the screen at the sampled moments, and the seconds that they cover."""
     with av.open(io.BytesIO(data), "r") as container:
         decoded = sorted(container.decode(video=0), key=lambda frame: frame.time)
         stream = container.streams.video[0]
@@ -136,8 +148,8 @@ def clip(data: bytes, image: ImageRecipe, video: VideoRecipe) -> Clip:
     for number in range(video.frames):
         moment = decoded[0].time + (number + 0.5) * seconds / video.frames
         begun = [frame for frame in decoded if frame.time <= moment + _EARLY_S]
-        chosen.append(_frame_values(begun[-1], image))
-    return Clip(np.stack(chosen)[None], seconds)
+        chosen.append(begun[-1])
+    return chosen, seconds
 
 
 def _frame_values(frame: av.VideoFrame, recipe: ImageRecipe) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests import families, family_table
 from tests.e2e import picture
+from tests.server import media
 from typer.testing import CliRunner, Result
 
 from sensorium.cli import main
@@ -29,9 +30,13 @@ ASKED: Mapping[str, tuple[str, ...]] = {
     "resnet": ("classify", "photo.jpg"),
     "siglip": ("embed", QUESTION),
     "t5": ("generate", QUESTION),
+    "timesformer": ("watch", "clip.mp4", "--actions"),
+    "videomae": ("watch", "clip.mp4", "--actions"),
+    "videomae_backbone": ("embed", "--video", "clip.mp4"),
     "vilt": ("ask", "photo.jpg", QUESTION),
     "vit": ("classify", "photo.jpg"),
     "vit_gpt2": ("caption", "photo.jpg"),
+    "x_clip": ("embed", "--video", "clip.mp4"),
 }
 """What each is asked by the command."""
 
@@ -81,9 +86,10 @@ def test_family_is_proven(
 @pytest.mark.parametrize("name", ASKED)
 def test_family_is_asked(running: Endpoints, tmp_path: Path, name: str) -> None:
     """The command gets an answer from each bundle by its name."""
-    photo = tmp_path / "photo.jpg"
-    photo.write_bytes(picture.noise())
-    words = [str(photo) if word == photo.name else word for word in ASKED[name]]
+    files = {"photo.jpg": picture.noise(), "clip.mp4": media.mp4(media.clip(6))}
+    for file, data in files.items():
+        (tmp_path / file).write_bytes(data)
+    words = [tmp_path / word if word in files else word for word in ASKED[name]]
 
     asked = run(*words, "--url", running.grpc, "--bundle", name, "--json")
 

@@ -8,7 +8,7 @@ be held against what is served.
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from sensorium.contract import checked_bundle
+from sensorium.contract import BATCH, SEQUENCE, checked_bundle
 from sensorium.errors import ConfigurationError
 from sensorium_export.families.source import (
     CONFIG_FILE,
@@ -47,12 +47,21 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "resnet": Family("resnet", ("image",)),
         "siglip": Family("siglip", ("image", "text")),
         "t5": Family("t5", ("text",)),
+        "timesformer": Family("timesformer", ("video",)),
+        "videomae": Family("videomae", ("video",)),
         "vilt": Family("vilt", ("image", "text")),
         "vision-encoder-decoder": Family("vision_encoder_decoder", ("image", "text")),
         "vit": Family("vit", ("image",)),
+        "xclip": Family("x_clip", ("video", "text")),
     }
 )
 """By the `model_type` of a config.json: the module here that reads such checkpoints."""
+
+LARGE = 20_000_000
+"""Parameters of a model whose graphs are compared on `PROVEN_ROWS` and `PROVEN_TOKENS` at most."""
+
+PROVEN_ROWS = 4
+PROVEN_TOKENS = 128
 
 MARKS: Mapping[str, str] = MappingProxyType({"open_clip_config.json": "open_clip"})
 """Files by which a directory without such a config.json is known, and its family."""
@@ -129,7 +138,18 @@ def load_family(path: Path, kind: str, config: Mapping[str, Any], bundle: str) -
     module = importlib.import_module(f"sensorium_export.families.{family.module}")
     source: FamilySource = module.load(path, checked_bundle(bundle or bundle_named_like(path)))
     _check_vocabulary(source)
-    return source
+    return _proven_within_reason(source)
+
+
+def _proven_within_reason(source: FamilySource) -> FamilySource:
+    """Let the graphs of a large model be compared on smaller batches: the largest takes hours."""
+    recipe = source.recipe
+    if sum(weight.numel() for weight in source.model.parameters()) < LARGE:
+        return source
+    largest = {**recipe.largest, BATCH: PROVEN_ROWS}
+    if SEQUENCE in largest:
+        largest[SEQUENCE] = min(largest[SEQUENCE], PROVEN_TOKENS)
+    return replace(source, recipe=replace(recipe, largest=MappingProxyType(largest)))
 
 
 def _check_vocabulary(source: FamilySource) -> None:

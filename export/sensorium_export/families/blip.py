@@ -22,6 +22,7 @@ from sensorium_export.families.decoding import (
     Generate,
     added_mask,
     generating,
+    slots_for,
 )
 from sensorium_export.families.ensembles import native
 from sensorium_export.families.generation import generation_from
@@ -137,21 +138,23 @@ def load(path: Path, bundle: str) -> FamilySource:
     holder.image_encoder, holder.text_decoder = ImageEncoder(blip), TextDecoder(blip.text_decoder)
     if answers:
         holder.text_encoder, holder.fusion = TextEncoder(blip), Fusion(blip)
+    sizes = {
+        "image_size": vision.image_size,
+        "image_tokens": (vision.image_size // vision.patch_size) ** 2 + 1,
+        "media_width": vision.hidden_size,
+        "text_width": text.hidden_size,
+        "embedding_dim": text.hidden_size,
+        "memory_width": text.hidden_size if answers else vision.hidden_size,
+        "vocabulary": text.vocab_size,
+        "kv_layers": 2 * text.num_hidden_layers,
+        "heads": text.num_attention_heads,
+        "head_dim": text.hidden_size // text.num_attention_heads,
+    }
+    longest = max(sizes["image_tokens"], text.max_position_embeddings if answers else 0)
     recipe = family_recipe(
         bundle,
         native("visual_question_answering" if answers else "image_captioning"),
-        sizes={
-            "image_size": vision.image_size,
-            "image_tokens": (vision.image_size // vision.patch_size) ** 2 + 1,
-            "media_width": vision.hidden_size,
-            "text_width": text.hidden_size,
-            "embedding_dim": text.hidden_size,
-            "memory_width": text.hidden_size if answers else vision.hidden_size,
-            "vocabulary": text.vocab_size,
-            "kv_layers": 2 * text.num_hidden_layers,
-            "heads": text.num_attention_heads,
-            "head_dim": text.hidden_size // text.num_attention_heads,
-        },
+        sizes,
         image=image_recipe(path, processor, vision.image_size),
         text=text_recipe(
             tokenizer,
@@ -160,6 +163,7 @@ def load(path: Path, bundle: str) -> FamilySource:
                 blip.text_decoder.generation_config,
                 prompt_ids=(text.bos_token_id,),
                 eos_ids=(text.sep_token_id,),
+                slots=slots_for(sizes, longest),
             ),
         ),
     )

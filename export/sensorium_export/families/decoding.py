@@ -5,17 +5,22 @@ and of the tokens so far, of which each row has as many as its `position` says.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, EncoderDecoderCache
 
-from sensorium_export.recipe import TextRecipe
+from sensorium_export.recipe import MAX_BATCH_SIZE, TextRecipe
 
 Generate = Callable[[Tensor, Tensor], tuple[list[int], float]]
 Asked = Callable[..., tuple[list[int], float]]
+
+CACHE_BYTES = 2**29
+"""What the keys and values of all memories may take: 512 MB."""
+
+LEAST_SLOTS = 8
 
 _HIDDEN = torch.finfo(torch.float32).min
 
@@ -84,6 +89,17 @@ def added_mask(shown: Tensor) -> Tensor:
     """Return what is added to scores, [batch, 1, 1, n]: 0 where shown, or the least."""
     hidden = torch.zeros(shown.shape).masked_fill(~shown, _HIDDEN)
     return hidden[:, None, None, :]
+
+
+def slots_for(sizes: Mapping[str, int], memory: int) -> int:
+    """Return how many texts are generated side by side, so that their caches fit in `CACHE_BYTES`.
+
+    Args:
+        sizes: The recipe's; those of the cache are used.
+        memory: The longest memory.
+    """
+    row = 4 * sizes["kv_layers"] * sizes["heads"] * sizes["head_dim"] * memory
+    return max(LEAST_SLOTS, min(MAX_BATCH_SIZE, CACHE_BYTES // row))
 
 
 def generating(generate: Callable[..., Any], text: TextRecipe, **options: Any) -> Asked:  # noqa: ANN401

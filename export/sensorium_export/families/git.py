@@ -18,6 +18,7 @@ from sensorium_export.families.decoding import (
     filled_cache,
     generating,
     shown_so_far,
+    slots_for,
     stacked,
 )
 from sensorium_export.families.ensembles import native
@@ -93,24 +94,25 @@ def load(path: Path, bundle: str) -> FamilySource:
     config, vision = git.config, git.config.vision_config
     holder = nn.Module()
     holder.image_encoder, holder.text_decoder = ImageEncoder(git), TextDecoder(git)
+    sizes = {
+        "image_size": vision.image_size,
+        "image_tokens": (vision.image_size // vision.patch_size) ** 2 + 1,
+        "media_width": config.hidden_size,
+        "memory_width": config.hidden_size,
+        "vocabulary": config.vocab_size,
+        "kv_layers": 2 * config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "head_dim": config.hidden_size // config.num_attention_heads,
+    }
     recipe = family_recipe(
         bundle,
         native("image_captioning"),
-        sizes={
-            "image_size": vision.image_size,
-            "image_tokens": (vision.image_size // vision.patch_size) ** 2 + 1,
-            "media_width": config.hidden_size,
-            "memory_width": config.hidden_size,
-            "vocabulary": config.vocab_size,
-            "kv_layers": 2 * config.num_hidden_layers,
-            "heads": config.num_attention_heads,
-            "head_dim": config.hidden_size // config.num_attention_heads,
-        },
+        sizes,
         image=image_recipe(path, processor, vision.image_size),
         text=text_recipe(
             tokenizer,
             config.max_position_embeddings,
-            **generation_from(git.generation_config),
+            **generation_from(git.generation_config, slots=slots_for(sizes, sizes["image_tokens"])),
         ),
     )
     return FamilySource(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import EncoderDecoderCache, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from sensorium_export.families.decoding import CachedDecoder, Generate, generating
+from sensorium_export.families.decoding import CachedDecoder, Generate, generating, slots_for
 from sensorium_export.families.ensembles import other
 from sensorium_export.families.generation import generation_from
 from sensorium_export.families.source import FamilySource, loaded
@@ -95,21 +95,22 @@ def load(path: Path, bundle: str) -> FamilySource:
     tokenizer, config = text_tokenizer(path), t5.config
     holder = nn.Module()
     holder.text_encoder, holder.text_decoder = TextEncoder(t5), TextDecoder(t5)
+    sizes = {
+        "text_width": config.d_model,
+        "memory_width": config.d_model,
+        "vocabulary": config.vocab_size,
+        "kv_layers": 2 * config.num_decoder_layers,
+        "heads": config.num_heads,
+        "head_dim": config.d_kv,
+    }
     recipe = family_recipe(
         bundle,
         other("text_generation"),
-        sizes={
-            "text_width": config.d_model,
-            "memory_width": config.d_model,
-            "vocabulary": config.vocab_size,
-            "kv_layers": 2 * config.num_decoder_layers,
-            "heads": config.num_heads,
-            "head_dim": config.d_kv,
-        },
+        sizes,
         text=text_recipe(
             tokenizer,
             min(tokenizer.model_max_length, LONGEST),
-            **generation_from(t5.generation_config),
+            **generation_from(t5.generation_config, slots=slots_for(sizes, LONGEST)),
         ),
     )
     return FamilySource(

@@ -13,7 +13,7 @@ from transformers import EncoderDecoderCache, VisionEncoderDecoderModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from sensorium.errors import ConfigurationError
-from sensorium_export.families.decoding import CachedDecoder, Generate, generating
+from sensorium_export.families.decoding import CachedDecoder, Generate, generating, slots_for
 from sensorium_export.families.ensembles import native
 from sensorium_export.families.generation import generation_from
 from sensorium_export.families.images import image_processor, image_recipe, seeing
@@ -89,24 +89,27 @@ def load(path: Path, bundle: str) -> FamilySource:
     holder.image_encoder, holder.text_decoder = ImageEncoder(model), TextDecoder(model)
     with torch.no_grad():
         seen, _ = holder.image_encoder(torch.zeros(1, 3, vision.image_size, vision.image_size))
+    sizes = {
+        "image_size": vision.image_size,
+        "image_tokens": seen.shape[1],
+        "media_width": seen.shape[2],
+        "memory_width": seen.shape[2],
+        "vocabulary": text.vocab_size,
+        "kv_layers": 2 * text.n_layer,
+        "heads": text.n_head,
+        "head_dim": text.n_embd // text.n_head,
+    }
     recipe = family_recipe(
         bundle,
         native("image_captioning"),
-        sizes={
-            "image_size": vision.image_size,
-            "image_tokens": seen.shape[1],
-            "media_width": seen.shape[2],
-            "memory_width": seen.shape[2],
-            "vocabulary": text.vocab_size,
-            "kv_layers": 2 * text.n_layer,
-            "heads": text.n_head,
-            "head_dim": text.n_embd // text.n_head,
-        },
+        sizes,
         image=image_recipe(path, processor, vision.image_size),
         text=text_recipe(
             tokenizer,
             text.n_positions,
-            **generation_from(model.generation_config),
+            **generation_from(
+                model.generation_config, slots=slots_for(sizes, sizes["image_tokens"])
+            ),
         ),
     )
     return FamilySource(

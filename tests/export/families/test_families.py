@@ -17,13 +17,18 @@ from torch.nn import functional as F
 from sensorium_export.families import FAMILIES
 from sensorium_export.families.generation import DEFAULT_NEW_TOKENS
 from sensorium_export.probes import Probe, drawn_picture
+from sensorium_export.probes_media import drawn_clip
+from sensorium_export.recipe import VideoRecipe
 from sensorium_export.reference import Reference
-from sensorium_export.reference_input import rgb_picture
+from sensorium_export.reference_input import chosen_frames, rgb_picture, upright
 from sensorium_export.source import open_source
 
 QUESTIONS = ("what is red", "is it a star?", "RED stars", "x y z")
 PROBES = [
-    Probe(*drawn_picture(5, number)[:1], number, drawn_picture(5, number)[1], question)
+    Probe(
+        *(drawn_picture(5, number)[0], number, drawn_picture(5, number)[1], question),
+        video=drawn_clip(5, number)[1],
+    )
     for number, question in enumerate(QUESTIONS * 2)
 ]
 
@@ -44,6 +49,14 @@ class Library:
         """See a picture."""
         load: Any = transformers.AutoImageProcessor.from_pretrained
         return dict(load(self.path, backend="pil")(rgb_picture(probe.image), return_tensors="pt"))
+
+    def frames(self, probe: Probe) -> torch.Tensor:
+        """Watch a clip: four frames, each in the middle of a fourth."""
+        load: Any = transformers.AutoImageProcessor.from_pretrained
+        chosen, _ = chosen_frames(probe.video, VideoRecipe(4))
+        pictures = [upright(frame) for frame in chosen]
+        seen = load(self.path, backend="pil")(pictures, return_tensors="np")["pixel_values"]
+        return torch.from_numpy(np.asarray(seen, np.float32))
 
     def ids(self, probe: Probe, **options: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401
         """Read a text."""
@@ -109,6 +122,28 @@ def bert_answer(library: Library, probe: Probe) -> Answer:
     return {"text_embedding": F.normalize(states.mean(dim=1), dim=-1)}
 
 
+def actions_answer(library: Library, probe: Probe) -> Answer:
+    """Classify a clip."""
+    logits = library.model(pixel_values=library.frames(probe)).logits
+    return {"action_recognition": logits.softmax(-1).sort(descending=True)[0]}
+
+
+def video_answer(library: Library, probe: Probe) -> Answer:
+    """Embed a clip by the mean of its states."""
+    states = library.model(pixel_values=library.frames(probe)).last_hidden_state
+    return {"video_embedding": states.mean(dim=1)}
+
+
+def x_clip_answer(library: Library, probe: Probe) -> Answer:
+    """Embed a clip and a text."""
+    seen = library.model.get_video_features(pixel_values=library.frames(probe)).pooler_output
+    read = library.model.get_text_features(**library.ids(probe)).pooler_output
+    return {
+        "text_embedding": F.normalize(read, dim=-1),
+        "video_embedding": F.normalize(seen, dim=-1),
+    }
+
+
 def caption(library: Library, probe: Probe) -> Answer:
     """Caption a picture by `generate`."""
     return {"image_captioning": library.generated(**library.pixels(probe))}
@@ -148,9 +183,13 @@ CASES: dict[str, tuple[str, Callable[[Library, Probe], Answer]]] = {
     "resnet": ("ResNetForImageClassification", resnet_answer),
     "siglip": ("SiglipModel", siglip_answer),
     "t5": ("T5ForConditionalGeneration", t5_answer),
+    "timesformer": ("TimesformerForVideoClassification", actions_answer),
+    "videomae": ("VideoMAEForVideoClassification", actions_answer),
+    "videomae_backbone": ("VideoMAEModel", video_answer),
     "vilt": ("ViltForQuestionAnswering", vilt_answer),
     "vit": ("ViTForImageClassification", vit_answer),
     "vit_gpt2": ("VisionEncoderDecoderModel", caption),
+    "x_clip": ("XCLIPModel", x_clip_answer),
 }
 """For each small checkpoint: the library's class, and what it says of a probe by task."""
 
