@@ -100,7 +100,8 @@ def files_from_onnx(model: onnx.ModelProto, path: str) -> dict[str, bytes]:
     weights_path = path + WEIGHTS_SUFFIX
     weights = bytearray()
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) < _LEAST_MOVED:
+        # Whole numbers are shapes and axes, which must be in the graph.
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.raw_data) < _LEAST_MOVED:
             continue
         place = {"location": Path(weights_path).name, "offset": len(weights)}
         for key, value in (place | {"length": len(tensor.raw_data)}).items():
