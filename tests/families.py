@@ -6,31 +6,47 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from transformers import (
     BertConfig,
     BertModel,
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForQuestionAnswering,
     CLIPConfig,
     CLIPModel,
     CLIPTokenizer,
     Dinov2Config,
     Dinov2Model,
+    GitConfig,
+    GitForCausalLM,
+    GPT2Config,
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetForImageClassification,
     SiglipConfig,
     SiglipModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    ViltConfig,
+    ViltForQuestionAnswering,
+    VisionEncoderDecoderConfig,
+    VisionEncoderDecoderModel,
     ViTConfig,
     ViTForImageClassification,
 )
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
@@ -60,11 +76,11 @@ def random(kind: Any, config: Any, seed: int = 0) -> Any:  # noqa: ANN401 - tran
     return model
 
 
-def word_pieces() -> PreTrainedTokenizerFast:
+def word_pieces() -> Any:  # noqa: ANN401 - transformers is untyped
     """Return a tokenizer as BERT's: lower case, word pieces, [CLS] and [SEP] around."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
     letters = [chr(one) for one in range(33, 127)]
-    words += [*letters, *(f"##{one}" for one in letters), "red", "star", "what", "is", "##s"]
+    words += [*letters, *(f"##{one}" for one in letters), "red", "star", "what", "is"]
     tokenizer = Tokenizer(
         models.WordPiece({one: number for number, one in enumerate(words)}, unk_token="[UNK]")
     )
@@ -74,7 +90,8 @@ def word_pieces() -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
         unk_token="[UNK]",
@@ -129,6 +146,86 @@ def vit(path: Path, seed: int = 0) -> Path:
     size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}
     model = random(ViTForImageClassification, config, seed)
     return saved(path, model, ViTImageProcessorPil(size=size))
+
+
+class OpenClipTower(nn.Module):
+    """A tower as OpenCLIP writes it, with its names."""
+
+    def __init__(self, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList()
+        for _ in range(layers):
+            block = nn.Module()
+            block.ln_1, block.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+            block.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+            block.mlp = nn.Sequential()
+            block.mlp.add_module("c_fc", nn.Linear(width, 4 * width))
+            block.mlp.add_module("gelu", nn.GELU())
+            block.mlp.add_module("c_proj", nn.Linear(4 * width, width))
+            self.resblocks.append(block)
+
+    def forward(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Run all blocks; the norms come first."""
+        blocks: Any = self.resblocks
+        for block in blocks:
+            normed = block.ln_1(states)
+            states = states + block.attn(normed, normed, normed, attn_mask=mask)[0]
+            states = states + block.mlp(block.ln_2(states))
+        return states
+
+
+class OpenClip(nn.Module):
+    """A CLIP as OpenCLIP writes it: the same mathematics, other names."""
+
+    def __init__(self, words: int, width: int = 64, size: int = _IMAGE_SIZE) -> None:
+        super().__init__()
+        self.visual = nn.Module()
+        self.visual.conv1 = nn.Conv2d(3, width, 8, 8, bias=False)
+        self.visual.class_embedding = nn.Parameter(torch.zeros(width))
+        self.visual.positional_embedding = nn.Parameter(torch.zeros((size // 8) ** 2 + 1, width))
+        self.visual.ln_pre, self.visual.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.visual.transformer = OpenClipTower(width, 1, 2)
+        self.visual.proj = nn.Parameter(torch.zeros(width, 16))
+        self.token_embedding = nn.Embedding(words, width)
+        self.positional_embedding = nn.Parameter(torch.zeros(24, width))
+        self.transformer = OpenClipTower(width, 2, 2)
+        self.ln_final = nn.LayerNorm(width)
+        self.text_projection = nn.Parameter(torch.zeros(width, 16))
+        self.logit_scale = nn.Parameter(torch.ones([]))
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Embed pictures."""
+        tower: Any = self.visual
+        states = tower.conv1(pixels).flatten(2).transpose(1, 2)
+        first = tower.class_embedding.expand(len(states), 1, -1)
+        states = torch.cat([first, states], dim=1) + tower.positional_embedding
+        states = tower.transformer(tower.ln_pre(states))
+        return nn.functional.normalize(tower.ln_post(states[:, 0]) @ tower.proj, dim=-1)
+
+    def encode_text(self, ids: Tensor) -> Tensor:
+        """Embed texts by the state of their end, the greatest id."""
+        length = ids.shape[1]
+        states = self.token_embedding(ids) + self.positional_embedding[:length]
+        mask = torch.full((length, length), float("-inf")).triu(1)
+        states = self.ln_final(self.transformer(states, mask))
+        ends = states[torch.arange(len(ids)), ids.argmax(dim=1)]
+        return nn.functional.normalize(ends @ self.text_projection, dim=-1)
+
+
+def open_clip(path: Path, seed: int = 0) -> Path:
+    """Write a CLIP as OpenCLIP saves it, with the tokenizer of `clip`."""
+    clip(path, seed)
+    words = len(json.loads((path / "tokenizer.json").read_text())["model"]["vocab"])
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (path / name).unlink()
+    tower = {"layers": 2, "width": 64}
+    text = {**tower, "heads": 2, "vocab_size": words, "context_length": 24}
+    vision = {**tower, "image_size": _IMAGE_SIZE, "patch_size": 8}
+    config = {"model_cfg": {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    model = random(OpenClip, words, seed)
+    save_file(model.state_dict(), path / "open_clip_model.safetensors")
+    return path
 
 
 def dinov2(path: Path, seed: int = 0) -> Path:
@@ -188,3 +285,112 @@ def clip(path: Path, seed: int = 0) -> Path:
         crop_size={"height": _IMAGE_SIZE, "width": _IMAGE_SIZE},
     )
     return saved(path, random(CLIPModel, config, seed), tokenizer, processor)
+
+
+def blip(path: Path, seed: int = 0) -> Path:
+    """Write a BLIP that captions."""
+    return _blip(BlipForConditionalGeneration, path, seed)
+
+
+def blip_vqa(path: Path, seed: int = 0) -> Path:
+    """Write a BLIP that answers."""
+    return _blip(BlipForQuestionAnswering, path, seed)
+
+
+def _blip(kind: Any, path: Path, seed: int) -> Path:  # noqa: ANN401 - transformers is untyped
+    words = word_pieces()
+    # An answer is put into words from the question's tokens, so all widths are alike there.
+    width = 32 if kind is BlipForQuestionAnswering else 48
+    config = BlipConfig(
+        text_config={
+            **_LAYERS,
+            "hidden_size": 32,
+            "encoder_hidden_size": width,
+            "vocab_size": len(words),
+            "max_position_embeddings": 40,
+            "bos_token_id": 5,
+            "pad_token_id": 0,
+            "sep_token_id": 3,
+            "eos_token_id": 3,
+        },
+        vision_config={**_LAYERS, "hidden_size": width, "image_size": _IMAGE_SIZE, "patch_size": 8},
+    )
+    size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}
+    return saved(path, random(kind, config, seed), words, BlipImageProcessorPil(size=size))
+
+
+def git(path: Path, seed: int = 0) -> Path:
+    """Write a GIT."""
+    words = word_pieces()
+    config = GitConfig(
+        **_LAYERS,
+        hidden_size=32,
+        vocab_size=len(words),
+        max_position_embeddings=40,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+        vision_config={**_LAYERS, "hidden_size": 48, "image_size": _IMAGE_SIZE, "patch_size": 8},
+    )
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": _IMAGE_SIZE},
+        crop_size={"height": _IMAGE_SIZE, "width": _IMAGE_SIZE},
+    )
+    return saved(path, random(GitForCausalLM, config, seed), words, processor)
+
+
+def vit_gpt2(path: Path, seed: int = 0) -> Path:
+    """Write a ViT with a GPT-2 of another width."""
+    words = word_pieces()
+    vision = ViTConfig(**_LAYERS, hidden_size=48, image_size=_IMAGE_SIZE, patch_size=8)
+    text = GPT2Config(
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=40,
+        vocab_size=len(words),
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+        vision, text, decoder_start_token_id=2, pad_token_id=0, eos_token_id=3
+    )
+    size = {"height": _IMAGE_SIZE, "width": _IMAGE_SIZE}
+    model = random(VisionEncoderDecoderModel, config, seed)
+    model.generation_config.num_beams, model.generation_config.max_new_tokens = 3, 12
+    return saved(path, model, words, ViTImageProcessorPil(size=size))
+
+
+def vilt(path: Path, seed: int = 0) -> Path:
+    """Write a ViLT."""
+    words = word_pieces()
+    config = ViltConfig(
+        **_LAYERS,
+        hidden_size=32,
+        vocab_size=len(words),
+        max_position_embeddings=40,
+        image_size=_IMAGE_SIZE,
+        patch_size=8,
+        id2label=_ANIMALS,
+    )
+    kind: Any = ViltImageProcessorPil
+    processor = kind(size={"shortest_edge": _IMAGE_SIZE}, size_divisor=8)
+    return saved(path, random(ViltForQuestionAnswering, config, seed), words, processor)
+
+
+def t5(path: Path, seed: int = 0) -> Path:
+    """Write a T5."""
+    words = word_pieces()
+    kind: Any = T5Config
+    config = kind(
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        vocab_size=len(words),
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=3,
+    )
+    return saved(path, random(T5ForConditionalGeneration, config, seed), words)

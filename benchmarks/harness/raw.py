@@ -20,7 +20,7 @@ from harness.job import RawJob, serve
 from harness.repository import config_of
 from sensorium import contract
 from sensorium_server.decoder_backend import decoder_from, outputs_from
-from sensorium_server.decoding import GreedyDecoder
+from sensorium_server.decoding import Decoder
 from sensorium_server.diffusion_backend import sampler_from
 from sensorium_server.onnx_session import OnnxGraph
 from sensorium_server.settings import load
@@ -100,7 +100,7 @@ def _graph(stage: StageConfig) -> Run:
 
 
 def _decoder(stage: StageConfig) -> Run:
-    decoder: GreedyDecoder[Any] = decoder_from(stage)
+    decoder: Decoder[Any] = decoder_from(stage)
     tokenizer = load_tokenizer(stage.directory / stage.text("tokenizer", "tokenizer.json"))
 
     def run(tensors: Tensors, wanted: Sequence[str]) -> Tensors:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from sensorium._async_client import AsyncClient
 from sensorium._client import Client
 from sensorium._config import TLS, Limits, Retry
+from sensorium._generation import Generation
 from sensorium.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -65,6 +66,7 @@ __all__ = [
     "Event",
     "Events",
     "Generated",
+    "Generation",
     "InvalidInputError",
     "Limits",
     "ModelNotReadyError",

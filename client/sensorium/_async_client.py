@@ -13,6 +13,7 @@ from sensorium._base import (
     not_ready,
 )
 from sensorium._config import DEFAULT_TIMEOUT_S, DEFAULT_URL, TLS, Limits, Retry, address_from_url
+from sensorium._generation import Generation
 from sensorium._input import reads_file
 from sensorium._retry import NOT_YET, Attempts, Patience
 from sensorium._transports.base import AsyncTransport, async_transport_for
@@ -108,9 +109,13 @@ class AsyncClient(AsyncTasks):
         result_type: type[R],
         timeout_s: float | None,
         request_id: str | None = None,
+        *,
+        generation: Generation | None = None,
     ) -> R:
         attempts = self._attempts(timeout_s)
-        call = await self._read(task, inputs, result_type, attempts, request_id)
+        call = await self._read(
+            task, inputs, result_type, attempts, request_id, generation=generation
+        )
         while True:
             try:
                 return call.result(await self._transport.ainfer(call.request, attempts.begin()))
@@ -124,10 +129,12 @@ class AsyncClient(AsyncTasks):
         result_type: type[R],
         attempts: Attempts,
         request_id: str | None,
+        *,
+        generation: Generation | None,
     ) -> Call[R]:
         """Build the call; reading a file happens in a thread, so that the event loop goes on."""
         if reads_file(inputs):
             return await asyncio.to_thread(
-                self._call, task, inputs, result_type, attempts, request_id
+                self._call, task, inputs, result_type, attempts, request_id, generation=generation
             )
-        return self._call(task, inputs, result_type, attempts, request_id)
+        return self._call(task, inputs, result_type, attempts, request_id, generation=generation)

@@ -8,6 +8,7 @@ from typing import TypeVar
 from sensorium._base import BaseClient, check_task, pair_of
 from sensorium._batch import DEFAULT_CONCURRENCY, run_many_async
 from sensorium._config import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
+from sensorium._generation import Generation
 from sensorium._input import MediaInput
 from sensorium.errors import SensoriumError
 from sensorium.results import (
@@ -36,36 +37,50 @@ class AsyncTasks(BaseClient):
         image: MediaInput,
         question: str,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Answer:
         """Answer a question about a picture."""
         inputs = {"image": image, "question": question}
-        return await self._run("visual_question_answering", inputs, Answer, timeout_s, request_id)
+        return await self._run(
+            "visual_question_answering",
+            inputs,
+            Answer,
+            timeout_s,
+            request_id,
+            generation=generation,
+        )
 
     async def ask_audio(
         self,
         audio: MediaInput,
         question: str,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Answer:
         """Answer a question about a sound."""
         inputs = {"audio": audio, "question": question}
-        return await self._run("audio_question_answering", inputs, Answer, timeout_s, request_id)
+        return await self._run(
+            "audio_question_answering", inputs, Answer, timeout_s, request_id, generation=generation
+        )
 
     async def ask_video(
         self,
         video: MediaInput,
         question: str,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Answer:
         """Answer a question about a clip, its sound track included."""
         inputs = {"video": video, "question": question}
-        return await self._run("video_question_answering", inputs, Answer, timeout_s, request_id)
+        return await self._run(
+            "video_question_answering", inputs, Answer, timeout_s, request_id, generation=generation
+        )
 
     async def ask_image_and_audio(
         self,
@@ -73,36 +88,48 @@ class AsyncTasks(BaseClient):
         audio: MediaInput | None,
         question: str,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Answer:
         """Answer a question about a picture and a sound together; one of them may be None."""
         inputs = {"image": image, "audio": audio, "question": question}
         return await self._run(
-            "audio_visual_question_answering", inputs, Answer, timeout_s, request_id
+            "audio_visual_question_answering",
+            inputs,
+            Answer,
+            timeout_s,
+            request_id,
+            generation=generation,
         )
 
     async def caption(
         self,
         image: MediaInput,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Caption:
         """Say what is on a picture."""
         inputs = {"image": image}
-        return await self._run("image_captioning", inputs, Caption, timeout_s, request_id)
+        return await self._run(
+            "image_captioning", inputs, Caption, timeout_s, request_id, generation=generation
+        )
 
     async def caption_video(
         self,
         video: MediaInput,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Caption:
         """Say what happens in a clip."""
         inputs = {"video": video}
-        return await self._run("video_captioning", inputs, Caption, timeout_s, request_id)
+        return await self._run(
+            "video_captioning", inputs, Caption, timeout_s, request_id, generation=generation
+        )
 
     async def tag_audio(
         self,
@@ -247,6 +274,7 @@ class AsyncTasks(BaseClient):
         task: str,
         inputs: Mapping[str, object],
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Result:
@@ -256,12 +284,15 @@ class AsyncTasks(BaseClient):
             UnknownTaskError: there is no such task.
         """
         check_task(task)
-        return await self._run(task, inputs, RESULTS[task], timeout_s, request_id)
+        return await self._run(
+            task, inputs, RESULTS[task], timeout_s, request_id, generation=generation
+        )
 
     async def ask_many(
         self,
         pairs: Iterable[tuple[MediaInput, str]],
         *,
+        generation: Generation | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         progress: bool = False,
         timeout_s: float | None = None,
@@ -270,6 +301,7 @@ class AsyncTasks(BaseClient):
 
         Args:
             pairs: Drawn one by one, so a generator may be long.
+            generation: How each answer is generated, instead of the bundle's way.
             concurrency: How many requests are under way at a time.
             progress: Show a progress bar on stderr.
             timeout_s: The deadline of each item.
@@ -278,7 +310,9 @@ class AsyncTasks(BaseClient):
         async def ask(pair: object) -> Answer:
             image, question = pair_of(pair)
             inputs = {"image": image, "question": question}
-            return await self._run("visual_question_answering", inputs, Answer, timeout_s)
+            return await self._run(
+                "visual_question_answering", inputs, Answer, timeout_s, generation=generation
+            )
 
         return await run_many_async(ask, pairs, concurrency, "Asking" if progress else None)
 
@@ -286,12 +320,13 @@ class AsyncTasks(BaseClient):
         self,
         images: Iterable[MediaInput],
         *,
+        generation: Generation | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         progress: bool = False,
         timeout_s: float | None = None,
     ) -> list[Caption | SensoriumError]:
         """Caption many pictures, as `ask_many` answers many questions."""
-        call = partial(self.caption, timeout_s=timeout_s)
+        call = partial(self.caption, generation=generation, timeout_s=timeout_s)
         return await run_many_async(call, images, concurrency, "Captioning" if progress else None)
 
     async def embed_texts(
@@ -376,5 +411,7 @@ class AsyncTasks(BaseClient):
         result_type: type[R],
         timeout_s: float | None,
         request_id: str | None = None,
+        *,
+        generation: Generation | None = None,
     ) -> R:
         """Send a request and wait for its result."""

@@ -9,10 +9,19 @@ from typing import Generic, TypeVar
 
 from sensorium._codec import result_from_tensors, tensors_from_inputs
 from sensorium._config import DEFAULT_TIMEOUT_S, Limits, Retry
+from sensorium._generation import Generation
 from sensorium._input import inputs_read
 from sensorium._retry import Attempts
 from sensorium._transports.base import Request, Response
-from sensorium.contract import TASKS, Signature, checked_bundle, model_name
+from sensorium.contract import (
+    ANSWER,
+    CAPTION,
+    GENERATION,
+    TASKS,
+    Signature,
+    checked_bundle,
+    model_name,
+)
 from sensorium.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -87,14 +96,23 @@ class BaseClient:
         result_type: type[R],
         attempts: Attempts,
         request_id: str | None,
+        *,
+        generation: Generation | None,
     ) -> Call[R]:
-        """Read and check the inputs and pack them; nothing goes to the network yet."""
+        """Read and check the inputs and pack them; nothing goes to the network yet.
+
+        Raises:
+            InvalidInputError: an input is none, or words are to be generated where there are none.
+        """
         signature = signature_of_task(task)
+        if generation is not None and not {ANSWER, CAPTION} & set(signature.outputs):
+            raise InvalidInputError(f"generation = {generation!r}: {task} generates no words.")
         request = Request(
             model=model_name(task, self._bundle),
             inputs=tensors_from_inputs(signature, inputs_read(signature, inputs, self._limits)),
             outputs=tuple(spec.name for spec in signature.outputs),
             request_id=request_id or uuid.uuid4().hex,
+            parameters={} if generation is None else {GENERATION: generation.written()},
         )
         return Call(request, signature, result_type, attempts)
 

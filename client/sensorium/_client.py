@@ -11,6 +11,7 @@ from sensorium._base import (
     not_ready,
 )
 from sensorium._config import DEFAULT_TIMEOUT_S, DEFAULT_URL, TLS, Limits, Retry, address_from_url
+from sensorium._generation import Generation
 from sensorium._retry import NOT_YET, Patience
 from sensorium._tasks import Tasks
 from sensorium._transports.base import Transport, transport_for
@@ -107,9 +108,11 @@ class Client(Tasks):
         result_type: type[R],
         timeout_s: float | None,
         request_id: str | None = None,
+        *,
+        generation: Generation | None = None,
     ) -> R:
         attempts = self._attempts(timeout_s)
-        call = self._call(task, inputs, result_type, attempts, request_id)
+        call = self._call(task, inputs, result_type, attempts, request_id, generation=generation)
         while True:
             try:
                 return call.result(self._transport.infer(call.request, attempts.begin()))

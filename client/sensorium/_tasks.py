@@ -8,6 +8,7 @@ from typing import TypeVar
 from sensorium._base import BaseClient, check_task, pair_of
 from sensorium._batch import DEFAULT_CONCURRENCY, run_many
 from sensorium._config import DEFAULT_GUIDANCE_SCALE, DEFAULT_STEPS
+from sensorium._generation import Generation
 from sensorium._input import MediaInput
 from sensorium.errors import SensoriumError
 from sensorium.results import (
@@ -36,36 +37,50 @@ class Tasks(BaseClient):
         image: MediaInput,
         question: str,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Answer:
         """Answer a question about a picture."""
         inputs = {"image": image, "question": question}
-        return self._run("visual_question_answering", inputs, Answer, timeout_s, request_id)
+        return self._run(
+            "visual_question_answering",
+            inputs,
+            Answer,
+            timeout_s,
+            request_id,
+            generation=generation,
+        )
 
     def ask_audio(
         self,
         audio: MediaInput,
         question: str,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Answer:
         """Answer a question about a sound."""
         inputs = {"audio": audio, "question": question}
-        return self._run("audio_question_answering", inputs, Answer, timeout_s, request_id)
+        return self._run(
+            "audio_question_answering", inputs, Answer, timeout_s, request_id, generation=generation
+        )
 
     def ask_video(
         self,
         video: MediaInput,
         question: str,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Answer:
         """Answer a question about a clip, its sound track included."""
         inputs = {"video": video, "question": question}
-        return self._run("video_question_answering", inputs, Answer, timeout_s, request_id)
+        return self._run(
+            "video_question_answering", inputs, Answer, timeout_s, request_id, generation=generation
+        )
 
     def ask_image_and_audio(
         self,
@@ -73,34 +88,48 @@ class Tasks(BaseClient):
         audio: MediaInput | None,
         question: str,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Answer:
         """Answer a question about a picture and a sound together; one of them may be None."""
         inputs = {"image": image, "audio": audio, "question": question}
-        return self._run("audio_visual_question_answering", inputs, Answer, timeout_s, request_id)
+        return self._run(
+            "audio_visual_question_answering",
+            inputs,
+            Answer,
+            timeout_s,
+            request_id,
+            generation=generation,
+        )
 
     def caption(
         self,
         image: MediaInput,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Caption:
         """Say what is on a picture."""
         inputs = {"image": image}
-        return self._run("image_captioning", inputs, Caption, timeout_s, request_id)
+        return self._run(
+            "image_captioning", inputs, Caption, timeout_s, request_id, generation=generation
+        )
 
     def caption_video(
         self,
         video: MediaInput,
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Caption:
         """Say what happens in a clip."""
         inputs = {"video": video}
-        return self._run("video_captioning", inputs, Caption, timeout_s, request_id)
+        return self._run(
+            "video_captioning", inputs, Caption, timeout_s, request_id, generation=generation
+        )
 
     def tag_audio(
         self,
@@ -245,6 +274,7 @@ class Tasks(BaseClient):
         task: str,
         inputs: Mapping[str, object],
         *,
+        generation: Generation | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Result:
@@ -254,12 +284,13 @@ class Tasks(BaseClient):
             UnknownTaskError: there is no such task.
         """
         check_task(task)
-        return self._run(task, inputs, RESULTS[task], timeout_s, request_id)
+        return self._run(task, inputs, RESULTS[task], timeout_s, request_id, generation=generation)
 
     def ask_many(
         self,
         pairs: Iterable[tuple[MediaInput, str]],
         *,
+        generation: Generation | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         progress: bool = False,
         timeout_s: float | None = None,
@@ -268,6 +299,7 @@ class Tasks(BaseClient):
 
         Args:
             pairs: Drawn one by one, so a generator may be long.
+            generation: How each answer is generated, instead of the bundle's way.
             concurrency: How many requests are under way at a time.
             progress: Show a progress bar on stderr.
             timeout_s: The deadline of each item.
@@ -276,7 +308,9 @@ class Tasks(BaseClient):
         def ask(pair: object) -> Answer:
             image, question = pair_of(pair)
             inputs = {"image": image, "question": question}
-            return self._run("visual_question_answering", inputs, Answer, timeout_s)
+            return self._run(
+                "visual_question_answering", inputs, Answer, timeout_s, generation=generation
+            )
 
         return run_many(ask, pairs, concurrency, "Asking" if progress else None)
 
@@ -284,12 +318,13 @@ class Tasks(BaseClient):
         self,
         images: Iterable[MediaInput],
         *,
+        generation: Generation | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
         progress: bool = False,
         timeout_s: float | None = None,
     ) -> list[Caption | SensoriumError]:
         """Caption many pictures, as `ask_many` answers many questions."""
-        call = partial(self.caption, timeout_s=timeout_s)
+        call = partial(self.caption, generation=generation, timeout_s=timeout_s)
         return run_many(call, images, concurrency, "Captioning" if progress else None)
 
     def embed_texts(
@@ -366,5 +401,7 @@ class Tasks(BaseClient):
         result_type: type[R],
         timeout_s: float | None,
         request_id: str | None = None,
+        *,
+        generation: Generation | None = None,
     ) -> R:
         """Send a request and wait for its result."""

@@ -116,6 +116,9 @@ CLASS_LOGITS = TensorSpec("class_logits", DType.FP32, ("classes",))
 DECODER_MEMORY = TensorSpec("memory", DType.FP32, (MEMORY, "memory_width"))
 DECODER_MEMORY_MASK = TensorSpec("memory_mask", DType.INT64, (MEMORY,))
 
+GENERATION = "generation"
+"""The parameter of a request that says how its text is generated; no tensor."""
+
 AFTER = TensorSpec("after", DType.FP32, ("embedding_dim",))
 """Ignored: a stage that takes it runs after the stage that makes it. See decision 2."""
 

@@ -1,12 +1,13 @@
 """Test doubles for programs that use Sensorium: answers without a server."""
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sensorium._codec import tensor_from_value, value_from_tensor
 from sensorium._transports.base import AsyncTransport, Request, Response, Transport
-from sensorium.contract import TASKS, bare_name
+from sensorium.contract import GENERATION, TASKS, bare_name
 from sensorium.errors import SensoriumError, UnknownTaskError
 
 Outputs = Mapping[str, object]
@@ -17,7 +18,8 @@ Outputs = Mapping[str, object]
 class MockRequest:
     """A request as a `MockTransport` saw it: texts and media are bytes, settings are numbers.
 
-    `model` is what Triton would call the task, with its bundle.
+    `model` is what Triton would call the task, with its bundle; `generation` holds
+    what the call said about it.
     """
 
     task: str
@@ -25,6 +27,7 @@ class MockRequest:
     request_id: str
     timeout_s: float
     model: str = ""
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
 
 class MockTransport(Transport, AsyncTransport):
@@ -62,7 +65,8 @@ class MockTransport(Transport, AsyncTransport):
             spec.name: value_from_tensor(spec, tensor)
             for spec, tensor in zip(signature.inputs, request.inputs, strict=True)
         }
-        seen = MockRequest(task, inputs, request.request_id, timeout_s, request.model)
+        wish = json.loads(request.parameters.get(GENERATION, "{}"))
+        seen = MockRequest(task, inputs, request.request_id, timeout_s, request.model, wish)
         self.requests.append(seen)
         outputs = self._outputs(seen)
         return Response(

@@ -33,11 +33,20 @@ Bundle = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _checked_checkpoint(path: Path) -> Path:
+    """Refuse what is neither a directory nor a function in a Python file."""
+    if ".py:" not in path.name and not path.is_dir():
+        raise typer.BadParameter(f"Directory '{path}' does not exist.")
+    return path
+
+
 def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            exists=True, file_okay=False, show_default=False, help="A checkpoint's directory."
+            callback=_checked_checkpoint,
+            show_default=False,
+            help="A checkpoint's directory, or a function of your own, my_model.py:build.",
         ),
     ],
     *,

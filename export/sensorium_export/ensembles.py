@@ -200,8 +200,8 @@ def chains_with(parts: Collection[str]) -> dict[str, Chain]:
 def signature_in(stage: str, chains: Iterable[Chain]) -> Signature:
     """Return a stage's signature as these chains use it.
 
-    A preprocessor puts out what they want of it. A network takes and gives what they wire: it has
-    no optional inputs.
+    A preprocessor keeps its inputs and puts out what they want of it. A network takes and gives
+    what they wire: it has no optional inputs.
     """
     signature = STAGES[stage]
     steps = [step for chain in chains for step in chain if step.stage == stage]
@@ -209,7 +209,8 @@ def signature_in(stage: str, chains: Iterable[Chain]) -> Signature:
     made = {name for step in steps for name in step.outputs}
     outputs = tuple(spec for spec in signature.outputs if spec.name in made)
     if stage not in NETWORKS:
-        return Signature(signature.inputs, outputs, signature.optional)
+        optional = tuple(spec for spec in signature.optional if spec.name in given)
+        return Signature(signature.inputs, outputs, optional)
     inputs = (*signature.inputs, *signature.optional)
     return Signature(tuple(spec for spec in inputs if spec.name in given), outputs)
 

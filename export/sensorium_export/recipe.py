@@ -56,7 +56,8 @@ class Tolerance:
 class ImageRecipe:
     """How a picture becomes `pixel_values`; see `sensorium_server.stages.image`.
 
-    `resize_edge` is the shortest edge before `center_crop`, where it is not `image_size`.
+    `resize_edge` is the shortest edge before `center_crop` where it is not `image_size`, or that of
+    `fit`, whose longest edge and whose edges' divisor follow.
     """
 
     image_size: int
@@ -65,12 +66,40 @@ class ImageRecipe:
     std: tuple[float, float, float]
     crop: str
     resize_edge: int | None = None
+    longest_edge: int | None = None
     multiple: int | None = None
+    crop_rounding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRecipe:
+    """How tokens are chosen; named as the decoder's parameters are, see `decoder_backend`.
+
+    Where `prompt_ids` or `eos_ids` hold tokens, these come in the place of the text's `bos_id` or
+    `eos_id`. As it is by default, decoding is greedy and nothing is forbidden.
+    """
+
+    prompt_ids: tuple[int, ...] = ()
+    eos_ids: tuple[int, ...] = ()
+    min_new_tokens: int = 0
+    suppress_ids: tuple[int, ...] = ()
+    begin_suppress_ids: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: str = "false"
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+    slots: int = MAX_BATCH_SIZE
 
 
 @dataclass(frozen=True, slots=True)
 class TextRecipe:
-    """How text becomes ids, and where generation starts and ends.
+    """How text becomes ids, and where and how it is generated.
 
     `pad_to` is the length of every row, for a network that reads its padding.
     """
@@ -82,6 +111,7 @@ class TextRecipe:
     eos_id: int
     max_new_tokens: int
     pad_to: int | None = None
+    generation: GenerationRecipe = GenerationRecipe()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +236,11 @@ def recipe_from_checkpoint(checkpoint: Checkpoint, bundle: str = "") -> Recipe:
     sections |= {"video_preprocess": VideoRecipe} if watches else {}
     labels = [name for name, has in (("audio_labels", hears), ("video_labels", watches)) if has]
     _check_keys(checkpoint, sections, labels)
+    if "generation" in config["text"]:
+        raise ConfigurationError(
+            f"{checkpoint.path.name}/config.json: text.generation is for checkpoints of other "
+            f"libraries; this one is proven by greedy decoding. Remove it."
+        )
     return Recipe(
         name=bundle or checkpoint.name,
         bundle=bundle,

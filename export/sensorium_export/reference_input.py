@@ -80,7 +80,10 @@ def _cropped(picture: Image.Image, recipe: ImageRecipe) -> Image.Image:
         return picture.resize((size, size), resample)
     short, resized_edge = min(picture.size), recipe.resize_edge or size
     width, height = (resized_edge * edge // short for edge in picture.size)
-    left, top = (width - size) // 2, (height - size) // 2
+    left, top = (
+        round((edge - size) / 2) if recipe.crop_rounding == "even" else (edge - size) // 2
+        for edge in (width, height)
+    )
     resized = picture.resize((width, height), resample)
     return resized.crop((left, top, left + size, top + size))
 

@@ -2,8 +2,9 @@
 
 The meaning of a tensor follows from its name: masks are ones with padding at the end of some rows,
 ids lie inside the vocabulary, `position` counts the valid rows of `past`, `noise_level` is between
-0 and 1, or the number of times that a denoiser was trained on. Everything else is noise, also where
-it is padding: a graph that reads padding gives itself away.
+0 and 1, or the number of times that a denoiser was trained on, `image_extent` covers at least half
+of the picture. Everything else is noise, also where it is padding: a graph that reads padding gives
+itself away.
 """
 
 from collections.abc import Mapping
@@ -172,5 +173,9 @@ def _draw(
     if spec.name == "noise_level":
         return random.random(shape, dtype=np.float32) * np.float32(axes.get("noise_levels", 1))
     if spec.dtype is DType.INT64:
-        return random.integers(0, axes["vocabulary"], shape)
+        edge = axes.get("image_size", 0)
+        least, most = (
+            (edge // 2, edge + 1) if spec.name == "image_extent" else (0, axes["vocabulary"])
+        )
+        return random.integers(least, most, shape)
     return random.standard_normal(shape, dtype=np.float32)

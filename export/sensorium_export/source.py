@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,14 @@ from torch import Tensor, nn
 
 from sensorium.errors import ConfigurationError
 from sensorium_export import checkpoint as native
-from sensorium_export.families import PIPELINE_FILE, load_family, load_pipeline
+from sensorium_export.families import (
+    PIPELINE_FILE,
+    bundle_named_like,
+    family_of,
+    load_family,
+    load_pipeline,
+)
+from sensorium_export.own import built, holder_of, is_own, own_recipe
 from sensorium_export.recipe import Recipe, recipe_from_checkpoint, required
 from sensorium_export.reference_drawing import drawn
 from sensorium_export.reference_input import Clip, clip, log_mel, pixel_values
@@ -65,20 +73,23 @@ class Source(Protocol):
         """Return the file of a picture that is drawn to a text."""
 
 
-class NativeSource:
-    """A checkpoint of Sensorium's own format."""
+class ModuleSource:
+    """Modules that are fed as their recipe says, and generate the likeliest words."""
 
-    def __init__(self, path: Path, bundle: str) -> None:
-        loaded = native.load(path)
-        self.path = loaded.path
-        self.model = loaded.model
-        self.recipe = recipe_from_checkpoint(loaded, bundle)
-        self.tokenizer_path = loaded.tokenizer_path
-        self.files = (native.CONFIG_FILE, native.WEIGHTS_FILE, native.TOKENIZER_FILE)
-        self.packages: tuple[str, ...] = ()
-        self._tokenizer = Tokenizer.from_file(str(loaded.tokenizer_path))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+    packages: tuple[str, ...] = ()
+
+    def __init__(
+        self, path: Path, model: nn.Module, recipe: Recipe, files: tuple[str, ...], tokenizer: str
+    ) -> None:
+        self.path, self.model, self.recipe, self.files = path, model, recipe, files
+        self.tokenizer_path = path / tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_file(str(self.tokenizer_path))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
 
     def image_values(self, image: bytes) -> Mapping[str, NDArray[Any]]:
         """See a picture as the checkpoint's config says."""
@@ -120,22 +131,49 @@ class NativeSource:
         return drawn(decoder, text_tokens, side, seed, steps, guidance_scale)
 
 
+class NativeSource(ModuleSource):
+    """A checkpoint of Sensorium's own format."""
+
+    def __init__(self, path: Path, bundle: str) -> None:
+        loaded = native.load(path)
+        files = (native.CONFIG_FILE, native.WEIGHTS_FILE, native.TOKENIZER_FILE)
+        recipe = recipe_from_checkpoint(loaded, bundle)
+        super().__init__(loaded.path, loaded.model, recipe, files, loaded.tokenizer_path.name)
+
+
+class OwnSource(ModuleSource):
+    """Modules that a function in a Python file returns."""
+
+    packages = ("tokenizers",)
+
+    def __init__(self, path: Path, bundle: str) -> None:
+        model, file = built(path), path.name.partition(":")[0]
+        recipe = own_recipe(model, bundle or bundle_named_like(path.with_name(Path(file).stem)))
+        files = (file, model.tokenizer) if model.text is not None else (file,)
+        super().__init__(path.parent, holder_of(model), recipe, files, model.tokenizer)
+        if model.text is not None and not self.tokenizer_path.is_file():
+            raise ConfigurationError(f"{file}: tokenizer = {model.tokenizer!r} is not a file there")
+
+
 def open_source(path: Path, bundle: str = "") -> Source:
     """Load the checkpoint in a directory: Sensorium's own, or one of a family of models.
 
     Args:
         path: The directory; a `model_type` in its config.json names a family, and so does the class
-            in a model_index.json.
+            in a model_index.json. Or a function in a Python file, `my_model.py:build`; see
+            `sensorium_export.own`.
         bundle: What the bundle shall be called.
 
     Raises:
         ConfigurationError: It is not a checkpoint, is broken or of no family that is known.
     """
+    if is_own(path):
+        return OwnSource(path, bundle)
     if pipeline := _config(path / PIPELINE_FILE):
         return load_pipeline(path, pipeline, bundle)
     config = _config(path / native.CONFIG_FILE)
-    if "model_type" in config:
-        return load_family(path, config, bundle)
+    if (kind := family_of(path, config)) is not None:
+        return load_family(path, kind, config, bundle)
     return NativeSource(path, bundle)
 
 

@@ -7,14 +7,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sensorium.contract import INPUT_IDS, MEDIA, MEL_FRAMES, SEQUENCE
-from sensorium_export.recipe import MAX_BATCH_SIZE, Recipe, required
+from sensorium_export.recipe import Recipe, required
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Parameters = dict[str, str]
 
-DECODER_SLOTS = MAX_BATCH_SIZE
 _LONGEST_MEL = 2048
 """Frames, 65 s: more than the server lets in by default."""
 
@@ -33,11 +32,20 @@ def _written(section: "DataclassInstance | None") -> Parameters:
     if section is None:
         return {}
     values = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
-    return {name: _text(value) for name, value in values.items() if value is not None}
+    return {name: _word(value) for name, value in values.items() if value is not None}
 
 
-def _text(value: object) -> str:
-    """Write a value; StageConfig reads it."""
+def _changed(section: "DataclassInstance") -> Parameters:
+    """Write those fields of a section that differ from their defaults."""
+    written = _written(section)
+    return {
+        field.name: written[field.name]
+        for field in dataclasses.fields(section)
+        if getattr(section, field.name) != field.default
+    }
+
+
+def _word(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -71,13 +79,13 @@ def _classes(recipe: Recipe) -> Parameters:
 
 
 def _text_decoder(recipe: Recipe) -> Parameters:
+    """Return where generation starts and ends, and how it differs from greedy decoding."""
     text = required(recipe.text)
-    return _graph_parameters("text_decoder", recipe) | {
-        "bos_id": str(text.bos_id),
-        "eos_id": str(text.eos_id),
-        "max_new_tokens": str(text.max_new_tokens),
-        "slots": str(DECODER_SLOTS),
-    }
+    chosen = _changed(text.generation)
+    ends = {"eos_id": chosen.pop("eos_ids", str(text.eos_id))}
+    starts = {} if "prompt_ids" in chosen else {"bos_id": str(text.bos_id)}
+    limits = {"max_new_tokens": str(text.max_new_tokens), "slots": str(text.generation.slots)}
+    return _graph_parameters("text_decoder", recipe) | starts | ends | limits | chosen
 
 
 _PARAMETERS: Mapping[str, Callable[[Recipe], Parameters]] = MappingProxyType(

@@ -5,8 +5,21 @@ A model directory holds `cross.onnx`, `step.onnx` (see `contract.DECODER_GRAPHS`
 
 | key | meaning | default |
 |---|---|---|
-| `bos_id`, `eos_id` | the tokens that start and end a text | required |
-| `max_new_tokens` | the most tokens of one text | required |
+| `bos_id` | the token that generation starts from | required without `prompt_ids` |
+| `prompt_ids` | forced first tokens in its place; no part of the text or its score | `bos_id` |
+| `eos_id` | the token that ends a text, or several with commas | required |
+| `max_new_tokens` | the most tokens of one text; requests may ask for fewer | required |
+| `min_new_tokens` | no end token before so many tokens | `0` |
+| `suppress_ids`, `begin_suppress_ids` | tokens that never come, or never first | none |
+| `repetition_penalty` | above 1: what was said becomes unlikelier | `1` |
+| `no_repeat_ngram_size` | so many tokens in a row come once only; 0: any number of times | `0` |
+| `num_beams` | above 1: beam search; each beam takes a slot | `1` |
+| `length_penalty` | scores of beams are divided by length to this power | `1` |
+| `early_stopping` | `true`: the search stops with enough texts; or `never` | `false` |
+| `do_sample` | `true`: tokens are drawn by their probability, one beam only | `false` |
+| `temperature` | of drawing; below 1 the likely become likelier | `1` |
+| `top_k`, `top_p` | drawn are the likeliest so many, or of so much probability | all |
+| `seed` | of drawing; a text depends on its seed and memory, never on the batch | `0` |
 | `slots` | rows that are generated at once | `32` |
 | `max_waiting_rows` | rows that may wait for a slot; beyond, requests are refused | `1024` |
 | `tokenizer` | the tokenizer's file | `tokenizer.json` |
@@ -16,10 +29,14 @@ Inputs `memory` FP32 [n,memory,width] and `memory_mask` INT64 [n,memory], both w
 `allow_ragged_batch: true`; outputs `text` BYTES [n,1] and `score` FP32 [n,1]. One instance; the
 dynamic batcher needs no queue delay, because whoever comes later joins at the next token.
 
+A request's parameter `generation`, an object in JSON such as `{"num_beams": 4}`, replaces all that
+is named above from `max_new_tokens` to `seed` but the suppressed tokens. Ensembles pass it on.
+
 The model is not decoupled: `execute` only enqueues and returns nothing, and the one answer of
 each request is sent through its response sender. So unary calls and plain ensembles work.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,8 +45,9 @@ from tokenizers import Tokenizer
 
 from sensorium import contract
 from sensorium.errors import ConfigurationError, InvalidInputError, ServerError
-from sensorium_server.decoding import Array, GreedyDecoder, Limits
+from sensorium_server.decoding import Array, Decoder
 from sensorium_server.decoding_loop import DecodingLoop, Job, Key, Text
+from sensorium_server.generation import Generation, generation_from, overridden
 from sensorium_server.onnx_session import OnnxGraph
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.stages.text import load_tokenizer
@@ -49,7 +67,7 @@ Sender = Any
 _STEP = contract.DECODER_GRAPHS["step"]
 
 
-def decoder_from(config: StageConfig) -> GreedyDecoder[Key]:
+def decoder_from(config: StageConfig) -> Decoder[Key]:
     """Load a model directory's two graphs."""
     threads = config.integer("intra_op_thread_count", 1)
     cross = OnnxGraph(config.directory / "cross.onnx", threads=threads)
@@ -66,16 +84,13 @@ def decoder_from(config: StageConfig) -> GreedyDecoder[Key]:
         return results[contract.LOGITS.name], results[contract.PRESENT_KV.name]
 
     _, layers, heads, _, width = step.inputs[contract.PAST_KV.name]
-    return GreedyDecoder(
+    slots = config.integer("slots", 32)
+    return Decoder(
         run_cross,
         run_step,
         (_fixed(layers), _fixed(heads), _fixed(width)),
-        Limits(
-            bos_id=config.integer("bos_id"),
-            eos_id=config.integer("eos_id"),
-            max_new_tokens=config.integer("max_new_tokens"),
-            slots=config.integer("slots", 32),
-        ),
+        generation_from(config, slots),
+        slots,
     )
 
 
@@ -92,6 +107,8 @@ class TritonPythonModel:
     """What Triton calls for every model with `backend: "decoder"`."""
 
     _loop: DecodingLoop
+    _generation: Generation
+    _slots: int
     _tokenizer: Tokenizer
     _inputs: tuple[str, ...]
 
@@ -108,7 +125,9 @@ class TritonPythonModel:
         self._tokenizer = load_tokenizer(
             config.directory / config.text("tokenizer", "tokenizer.json")
         )
-        self._loop = DecodingLoop(decoder_from(config), config.integer("max_waiting_rows", 1024))
+        decoder = decoder_from(config)
+        self._generation, self._slots = decoder.generation, decoder.slots
+        self._loop = DecodingLoop(decoder, config.integer("max_waiting_rows", 1024))
 
     def execute(self, requests: Sequence[Request]) -> None:
         """Take the requests; their answers are sent as their texts end."""
@@ -134,10 +153,15 @@ class TritonPythonModel:
                 f"Send one mask element per memory position."
             )
 
+        wish = json.loads(request.parameters() or "{}").get(contract.GENERATION)
+        generation = None
+        if wish is not None:
+            generation = overridden(self._generation, str(wish), self._slots)
+
         def reply(answer: list[Text] | Exception) -> None:
             _send(sender, self._response(answer, request))
 
-        return Job(memory, mask, reply, cancelled_check(request))
+        return Job(memory, mask, reply, cancelled_check(request), generation)
 
     def _response(self, answer: list[Text] | Exception, request: Request) -> Response:
         try:

@@ -1,16 +1,21 @@
-"""Greedy text generation for many rows at once, each at its own position.
+"""Text generation for many rows at once, each at its own position and in its own way.
 
-A row joins with its memory, gains one token per `step`, and leaves at the end token or at the
-limit; others join and leave meanwhile. Running rows lie in slots 0…n-1 of preallocated arrays, and
-the last one moves into a gap, so that every step works on plain slices.
+A row joins with its memory, gains one token per `step`, and leaves at an end token or at the
+limit; others join and leave meanwhile. A row that is searched with beams takes a slot for each;
+greedy, drawn and searched rows share a run of the graph.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sensorium_server.beam_search import BeamSearch
+from sensorium_server.decoding_slots import Slots, StepGraph
+from sensorium_server.generation import Generation
+from sensorium_server.search import Moves, Search, SingleSearch, Step
 
 Array = NDArray[Any]
 Key = TypeVar("Key", bound=Hashable)
@@ -18,25 +23,13 @@ Key = TypeVar("Key", bound=Hashable)
 CrossGraph = Callable[[Array], Array]
 """Memory [n,memory,width] to its keys and values, [n,kv_layers,heads,memory,head_dim]."""
 
-StepGraph = Callable[[Array, Array, Array, Array, Array], tuple[Array, Array]]
-"""Token, position, past, cross and memory mask to logits and present; see the contract."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Where generation starts and stops, and how many rows run at once."""
-
-    bos_id: int
-    eos_id: int
-    max_new_tokens: int
-    slots: int
-
 
 @dataclass(frozen=True, slots=True)
 class Generated(Generic[Key]):
-    """What became of one row: its tokens without the end token, and their joint probability.
+    """What became of one row: its tokens without prompt and end token, and their probability.
 
-    `score` is NaN when the graph put out numbers that are none.
+    `score` is the joint probability, the end token's included, that the graph alone gives them,
+    however they were chosen. It is NaN when the graph put out numbers that are none.
     """
 
     key: Key
@@ -46,55 +39,62 @@ class Generated(Generic[Key]):
 
 @dataclass(slots=True)
 class _Row(Generic[Key]):
+    """A text with its slots, one for each beam; the likeliest beam's comes first."""
+
     key: Key
-    tokens: list[int] = field(default_factory=list)
-    log_probability: float = 0.0
+    prompt: tuple[int, ...]
+    search: Search
+    slots: list[int]
+    fed: int = 1
 
 
-class GreedyDecoder(Generic[Key]):
-    """The rows that are being generated now, and the arrays that hold their state."""
+class Decoder(Generic[Key]):
+    """The rows that are being generated now."""
 
     def __init__(
         self,
         cross: CrossGraph,
         step: StepGraph,
         cache_shape: tuple[int, int, int],
-        limits: Limits,
+        generation: Generation,
+        slots: int,
     ) -> None:
-        layers, heads, width = cache_shape
-        slots = limits.slots
+        self.generation = generation
+        """How rows are generated that say nothing else."""
         self._cross_graph = cross
         self._step_graph = step
-        self._limits = limits
-        self._rows: list[_Row[Key]] = []
-        self._token = np.zeros(slots, np.int64)
-        self._position = np.zeros(slots, np.int64)
-        self._past = np.zeros((slots, layers, heads, limits.max_new_tokens, width), np.float32)
-        self._cross = np.zeros((slots, layers, heads, 0, width), np.float32)
-        self._mask = np.zeros((slots, 0), np.int64)
-        self._memory = np.zeros(slots, np.int64)
+        # The last token is never fed: there is nothing after it.
+        length = len(generation.prompt_ids) + generation.max_new_tokens - 1
+        self._slots = Slots(slots, length, cache_shape)
+        self._owners: list[_Row[Key]] = []
 
     @property
     def running(self) -> int:
-        """How many rows are being generated."""
-        return len(self._rows)
+        """How many slots are in use."""
+        return len(self._owners)
 
     @property
     def keys(self) -> list[Key]:
         """The keys of the running rows."""
-        return [row.key for row in self._rows]
+        return [row.key for row in self._rows()]
 
     @property
     def slots(self) -> int:
-        """How many rows can run at once."""
-        return self._limits.slots
+        """How many rows can run at once; each beam counts."""
+        return self._slots.count
 
     @property
     def free(self) -> int:
-        """How many rows may join."""
-        return self._limits.slots - len(self._rows)
+        """How many more rows may join; each beam counts."""
+        return self._slots.count - len(self._owners)
 
-    def join(self, keys: Sequence[Key], memories: Sequence[Array], masks: Sequence[Array]) -> None:
+    def join(
+        self,
+        keys: Sequence[Key],
+        memories: Sequence[Array],
+        masks: Sequence[Array],
+        generations: Sequence[Generation | None] | None = None,
+    ) -> None:
         """Let rows join; their memories [memory,width] may differ in length.
 
         When this raises, nobody joined.
@@ -105,78 +105,79 @@ class GreedyDecoder(Generic[Key]):
         for row, memory in zip(batch, memories, strict=True):
             row[: len(memory)] = memory
         cross = self._cross_graph(batch)
-        self._reserve_memory(longest)
+        self._slots.reserve_memory(longest)
         for index, (key, mask) in enumerate(zip(keys, masks, strict=True)):
-            slot = len(self._rows)
-            self._rows.append(_Row(key))
-            self._token[slot] = self._limits.bos_id
-            self._position[slot] = 0
-            self._memory[slot] = lengths[index]
-            self._cross[slot, :, :, :longest] = cross[index]
-            self._mask[slot] = 0
-            self._mask[slot, : len(mask)] = mask
+            generation = (generations[index] if generations else None) or self.generation
+            taken = [
+                self._slots.take(generation.prompt_ids[0], cross[index], mask)
+                for _ in range(generation.num_beams)
+            ]
+            joined = _Row(key, generation.prompt_ids, _search(generation), taken)
+            self._owners.extend([joined] * len(taken))
 
     def step(self) -> list[Generated[Key]]:
         """Give every running row its next token; return those that ended, which leave."""
-        rows = len(self._rows)
-        position = self._position[:rows]
-        memory = int(self._memory[:rows].max())
-        logits, present = self._step_graph(
-            self._token[:rows],
-            position,
-            self._past[:rows, :, :, : int(position.max())],
-            self._cross[:rows, :, :, :memory],
-            self._mask[:rows, :memory],
-        )
-        chosen = logits.argmax(axis=-1)
-        best = logits[np.arange(rows), chosen]
-        log_probability = -np.log(np.exp(logits - best[:, None], dtype=np.float64).sum(axis=-1))
-        self._past[np.arange(rows), :, :, position] = present
-        self._token[:rows] = chosen
-        self._position[:rows] += 1
-        for row, token, gain in zip(
-            self._rows, chosen.tolist(), log_probability.tolist(), strict=True
-        ):
-            row.log_probability += gain
-            row.tokens.append(token)
-        return self._collect()
-
-    def _collect(self) -> list[Generated[Key]]:
-        """Take out the rows that ended at their last token."""
+        step = Step(self._slots.run(self._step_graph))
+        self._slots.token[: len(self._owners)] = step.likeliest
+        sick = set(np.flatnonzero(~np.isfinite(step.log_probability)).tolist())
+        # Judged before anybody leaves, for then rows move to other slots.
+        rows = [(row, sick.isdisjoint(row.slots)) for row in self._rows()]
+        for row, healthy in rows:
+            if healthy:
+                self._advance(row, step)
         ended = []
-        for slot in reversed(range(len(self._rows))):
-            row = self._rows[slot]
-            at_end = row.tokens[-1] == self._limits.eos_id
-            broken = not np.isfinite(row.log_probability)
-            if at_end or broken or len(row.tokens) == self._limits.max_new_tokens:
-                tokens = row.tokens[:-1] if at_end else row.tokens
-                ended.append(Generated(row.key, tokens, float(np.exp(row.log_probability))))
-                if broken:
-                    # Masked or not, NaN times zero is NaN for whoever has this slot next.
-                    self._past[slot] = 0
-                    self._cross[slot] = 0
-                self._leave(slot)
+        for row, healthy in reversed(rows):
+            if not healthy:
+                ended.append(Generated(row.key, row.search.tokens, float("nan")))
+                self._slots.clear(row.slots)
+                self._leave(row)
+            elif row.search.done:
+                score = float(np.exp(row.search.log_probability))
+                ended.append(Generated(row.key, row.search.tokens, score))
+                self._leave(row)
         return ended
 
     def discard(self, keys: set[Key]) -> None:
         """Take out rows before they ended."""
-        for slot in reversed(range(len(self._rows))):
-            if self._rows[slot].key in keys:
-                self._leave(slot)
+        for row in reversed(self._rows()):
+            if row.key in keys:
+                self._leave(row)
 
-    def _leave(self, slot: int) -> None:
-        last = len(self._rows) - 1
-        if slot != last:
-            self._rows[slot] = self._rows[last]
-            for array in (self._token, self._position, self._memory, self._mask, self._cross):
-                array[slot] = array[last]
-            used = int(self._position[last])
-            self._past[slot, :, :, :used] = self._past[last, :, :, :used]
-        self._rows.pop()
+    def _rows(self) -> list[_Row[Key]]:
+        """Return every row once, by its first slot."""
+        return [row for slot, row in enumerate(self._owners) if row.slots[0] == slot]
 
-    def _reserve_memory(self, length: int) -> None:
-        """Make room for memories of that length; the room stays."""
-        missing = length - self._mask.shape[1]
-        if missing > 0:
-            self._mask = np.pad(self._mask, ((0, 0), (0, missing)))
-            self._cross = np.pad(self._cross, ((0, 0), (0, 0), (0, 0), (0, missing), (0, 0)))
+    def _advance(self, row: _Row[Key], step: Step) -> None:
+        if row.fed < len(row.prompt):
+            self._slots.token[row.slots] = row.prompt[row.fed]
+            row.fed += 1
+            return
+        moves = row.search.advance(step, row.slots)
+        if moves is not None:
+            self._move(row, moves)
+
+    def _move(self, row: _Row[Key], moves: Moves) -> None:
+        """Let the beams go on: a beam's first heir stays in its slot, others take those left."""
+        left = [slot for beam, slot in enumerate(row.slots) if beam not in moves.parents]
+        heirs = []
+        for beam in moves.parents:
+            slot = row.slots[beam]
+            if slot in heirs:
+                slot = left.pop()
+                self._slots.follow(row.slots[beam], slot)
+            heirs.append(slot)
+        row.slots = heirs
+        self._slots.token[heirs] = moves.tokens
+
+    def _leave(self, row: _Row[Key]) -> None:
+        # From the last one on: what moves into the gap is then never the row's own.
+        for slot in sorted(row.slots, reverse=True):
+            last = self._slots.leave(slot)
+            moved = self._owners.pop()
+            if slot != last:
+                self._owners[slot] = moved
+                moved.slots[moved.slots.index(last)] = slot
+
+
+def _search(generation: Generation) -> Search:
+    return BeamSearch(generation) if generation.num_beams > 1 else SingleSearch(generation)

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 from numpy.typing import NDArray
 
 from sensorium.errors import DeadlineExceededError, ModelNotReadyError, OverloadedError
-from sensorium_server.decoding import Generated, GreedyDecoder
+from sensorium_server.decoding import Decoder, Generated
+from sensorium_server.generation import Generation
 
 Key: TypeAlias = tuple["Job", int]
 """A job and the number of one of its rows."""
@@ -31,13 +32,15 @@ CANCEL_CHECK_S = 0.05
 class Job:
     """One request: a memory and a mask with a row for each text, and whom to tell.
 
-    `reply` is called once, with the texts in the order of the rows or with what went wrong.
+    `reply` is called once, with the texts in the order of the rows or with what went wrong. Without
+    a `generation` the texts are generated as the bundle says.
     """
 
     memory: NDArray[Any]
     mask: NDArray[Any]
     reply: Reply
     is_cancelled: Callable[[], bool] = lambda: False
+    generation: Generation | None = None
     results: dict[int, Text] = field(default_factory=dict)
     answered: bool = False
     next_check: float = field(default_factory=lambda: time.monotonic() + CANCEL_CHECK_S)
@@ -51,14 +54,14 @@ class Job:
 class DecodingLoop:
     """Runs a decoder on a thread of its own, and answers on another."""
 
-    def __init__(self, decoder: GreedyDecoder[Key], max_waiting_rows: int) -> None:
+    def __init__(self, decoder: Decoder[Key], max_waiting_rows: int) -> None:
         self._decoder = decoder
         self._max_waiting_rows = max_waiting_rows
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: deque[Key] = deque()
         self._jobs: set[Job] = set()
-        self._open_rows = 0
+        self._open_slots = 0
         self._lock = threading.Lock()
         self._stopping = False
         self._threads = [
@@ -78,13 +81,15 @@ class DecodingLoop:
         with self._lock:
             if self._stopping:
                 raise ModelNotReadyError("the decoder is stopping. Retry in a moment.")
-            waiting = self._open_rows + job.rows - self._decoder.slots
-            if self._open_rows and waiting > self._max_waiting_rows:
+            wanted = job.rows * self._beams(job)
+            waiting = self._open_slots + wanted - self._decoder.slots
+            if self._open_slots and waiting > self._max_waiting_rows:
                 raise OverloadedError(
-                    f"the decoder's maximum queue size is exceeded: {waiting} texts would wait; "
-                    f"the limit is {self._max_waiting_rows} (max_waiting_rows). Retry later."
+                    f"the decoder's maximum queue size is exceeded: {waiting} texts, or beams of "
+                    f"texts, would wait; the limit is {self._max_waiting_rows} "
+                    f"(max_waiting_rows). Retry later."
                 )
-            self._open_rows += job.rows
+            self._open_slots += wanted
         self._inbox.put(job)
 
     def stop(self) -> None:
@@ -120,13 +125,16 @@ class DecodingLoop:
     def _admit(self) -> None:
         """Let waiting rows join as far as there are free slots."""
         keys: list[Key] = []
-        while self._waiting and len(keys) < self._decoder.free:
-            job, row = self._waiting.popleft()
-            if job.answered:
-                continue
-            if self._is_given_up(job):
-                continue
-            keys.append((job, row))
+        free = self._decoder.free
+        while self._waiting and free:
+            job, row = self._waiting[0]
+            if not job.answered and not self._is_given_up(job):
+                # Nobody overtakes: a text of many beams would wait for ever.
+                if self._beams(job) > free:
+                    break
+                free -= self._beams(job)
+                keys.append((job, row))
+            self._waiting.popleft()
         if keys:
             self._join(keys)
 
@@ -136,6 +144,7 @@ class DecodingLoop:
                 keys,
                 [job.memory[row] for job, row in keys],
                 [job.mask[row] for job, row in keys],
+                [job.generation for job, _ in keys],
             )
         except Exception as error:  # noqa: BLE001 - the guilty one is told, the others join
             if len(keys) == 1:
@@ -160,6 +169,10 @@ class DecodingLoop:
         for job in {job for job, _ in self._decoder.keys}:
             self._is_given_up(job)
 
+    def _beams(self, job: Job) -> int:
+        """Return how many slots each text of a job takes."""
+        return (job.generation or self._decoder.generation).num_beams
+
     def _is_given_up(self, job: Job) -> bool:
         """Ask now and then whether anybody still waits for a job, for asking is slow."""
         now = time.monotonic()
@@ -177,7 +190,7 @@ class DecodingLoop:
         job.answered = True
         self._jobs.discard(job)
         with self._lock:
-            self._open_rows -= job.rows
+            self._open_slots -= job.rows * self._beams(job)
         self._decoder.discard({(job, row) for row in range(job.rows)})
         self._outbox.put(lambda: job.reply(answer))
 

@@ -55,6 +55,7 @@ class Seen:
     inputs: Mapping[str, Any]
     outputs: tuple[str, ...]
     timeout_us: int | None
+    generation: str | None
     headers: Mapping[str, str]
     peer: str
     is_gone: Callable[[], bool]
@@ -129,6 +130,9 @@ class _Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[
             inputs={tensor.name: _value_of(tensor.datatype, data) for tensor, data in raw},
             outputs=tuple(output.name for output in request.outputs),
             timeout_us=parameters["timeout"].int64_param if "timeout" in parameters else None,
+            generation=(
+                parameters["generation"].string_param if "generation" in parameters else None
+            ),
             headers=dict(context.invocation_metadata()),
             peer=context.peer(),
             is_gone=lambda: not context.is_active(),
@@ -210,6 +214,7 @@ class _Handler(BaseHTTPRequestHandler):
             inputs=inputs,
             outputs=tuple(output["name"] for output in document["outputs"]),
             timeout_us=document.get("parameters", {}).get("timeout"),
+            generation=document.get("parameters", {}).get("generation"),
             headers={name.lower(): value for name, value in self.headers.items()},
             peer=str(self.client_address),
             is_gone=self._is_gone,

@@ -1,10 +1,12 @@
+import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from tests.client.conftest import ANSWERS, Caller, FakeServer
 
-from sensorium import Event, InvalidInputError, ServerError, Tag
+from sensorium import AsyncClient, Client, Event, Generation, InvalidInputError, ServerError, Tag
 from sensorium.contract import TASKS
 from sensorium.testing import MockTransport
 
@@ -119,3 +121,51 @@ def test_infer_runs_the_new_tasks_by_name(call: Caller) -> None:
     ]:
         with pytest.raises(InvalidInputError, match="takes exactly"):
             call("", "infer", task, wrong, options={"transport": transport})
+
+
+WORDY = [each for each in CALLS if each[0].startswith(("ask", "caption"))]
+
+
+@pytest.mark.parametrize("expected", WORDY, ids=lambda expected: expected[0])
+def test_words_are_generated_as_the_call_says(
+    server: FakeServer, call: Caller, expected: tuple[str, tuple[object, ...], str, object]
+) -> None:
+    """Each method that answers in words passes on how, over both protocols; by default nothing."""
+    method, arguments, _, _ = expected
+    call(server.url, method, *arguments)
+    call(server.url, method, *arguments, generation=Generation(num_beams=4, early_stopping="never"))
+
+    plain, searched = server.seen
+    assert plain.generation is None
+    assert json.loads(searched.generation or "") == {"num_beams": 4, "early_stopping": "never"}
+
+
+def test_many_are_generated_alike() -> None:
+    """Many calls at once pass it on too, and a test's transport shows it."""
+    transport = MockTransport(
+        {
+            "image_captioning": {"caption": "a", "score": 1.0},
+            "visual_question_answering": {"answer": "b", "score": 1.0},
+        }
+    )
+    drawn = Generation(do_sample=True, seed=3)
+    with Client(transport=transport) as client:
+        client.caption_many([b"x"], generation=drawn)
+        client.ask_many([(b"x", "why?")], generation=drawn)
+
+    async def both() -> None:
+        client = AsyncClient(transport=transport)
+        await client.caption_many([b"x"], generation=drawn)
+        await client.ask_many([(b"x", "why?")], generation=drawn)
+
+    asyncio.run(both())
+
+    assert [seen.generation for seen in transport.requests] == [{"do_sample": True, "seed": 3}] * 4
+
+
+def test_wordless_tasks_refuse_generation() -> None:
+    """Where no words are generated, saying how is a mistake."""
+    client = Client(transport=MockTransport({}))
+
+    with pytest.raises(InvalidInputError, match=r"num_beams=2.*text_embedding generates no words"):
+        client.infer("text_embedding", {"text": "a"}, generation=Generation(num_beams=2))

@@ -20,11 +20,12 @@ from tests.e2e import picture
 from tests.e2e.conftest import Caller
 from tests.server import toy
 
-from sensorium import Client, Retry
+from sensorium import Client, Generation, Retry
 from sensorium.contract import TASKS
 from sensorium.errors import (
     ConfigurationError,
     DeadlineExceededError,
+    InvalidInputError,
     SensoriumError,
     ServerError,
     ServerUnreachableError,
@@ -68,6 +69,26 @@ def test_every_task_answers(caller: Caller) -> None:
     assert 0 < floats(answer["score"])[0][0] <= 1
     for embedding in (seen["embedding"], read["embedding"]):
         assert_allclose(np.linalg.norm(floats(embedding)[0]), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_call_says_how_words_are_chosen(endpoints: Endpoints, scheme: str) -> None:
+    """What a call says about generation reaches the decoder through the whole ensemble."""
+    image = picture.noise(3)
+    with Client(getattr(endpoints, scheme), retry=Retry(attempts=1)) as client:
+        plain = client.caption(image)
+        short = client.caption(image, generation=Generation(max_new_tokens=1, num_beams=3))
+        drawn = [
+            client.caption(image, generation=Generation(do_sample=True, temperature=5.0, seed=seed))
+            for seed in (1, 1, 2)
+        ]
+        with pytest.raises(InvalidInputError, match=r"num_beams = 99 .* 1 to 8"):
+            client.caption(image, generation=Generation(num_beams=99))
+        again = client.caption(image)
+
+    assert len(short.text.split()) <= 1 < len(plain.text.split())
+    assert drawn[0].text == drawn[1].text != drawn[2].text
+    assert again.text == plain.text
 
 
 def test_the_client_answers(endpoints: Endpoints) -> None:

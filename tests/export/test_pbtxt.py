@@ -1,5 +1,7 @@
 """Configs as text."""
 
+import dataclasses
+
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
@@ -7,7 +9,7 @@ from sensorium.errors import ConfigurationError
 from sensorium_export.ensembles import ENSEMBLES, stages_of
 from sensorium_export.model_config import config_from_pbtxt, model_configs
 from sensorium_export.pbtxt import ABOUT, pbtxt_from_config
-from sensorium_export.recipe import Recipe
+from sensorium_export.recipe import GenerationRecipe, Recipe, required
 
 NATIVE = stages_of(ENSEMBLES.values())
 
@@ -30,6 +32,9 @@ def test_text_is_the_same_each_time(name: str, recipe: Recipe) -> None:
 
 def test_every_model_and_parameter_is_explained(recipe: Recipe) -> None:
     """Whoever opens the file reads what it is for."""
+    every = GenerationRecipe((1, 2), (3, 4), 1, (5,), (6,), 2, 3, 4, 5, "never", True, 6, 7, 0.8, 9)
+    text = dataclasses.replace(required(recipe.text), generation=every)
+    recipe = dataclasses.replace(recipe, text=text)
     for name, config in model_configs(recipe).items():
         lines = pbtxt_from_config(config).splitlines()
 

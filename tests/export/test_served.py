@@ -14,10 +14,12 @@ from sensorium.results import (
     Embedding,
     Event,
     Events,
+    Generated,
     Result,
     Tag,
     Tags,
     Timings,
+    Transcript,
 )
 from sensorium_export.served import outputs_of
 
@@ -28,6 +30,8 @@ EXAMPLES: dict[type[Result], Result] = {
     Embedding: Embedding(vector=np.array([0.6, 0.8], np.float32), **REST),
     Tags: Tags(tags=(Tag("bell", 0.9), Tag("drum", 0.1)), **REST),
     Events: Events(events=(Event("bell", 0.5, 1.0, 0.9),), **REST),
+    Generated: Generated(text="red", score=0.5, **REST),
+    Transcript: Transcript(text="red", score=0.5, **REST),
     Drawing: Drawing(png=b"a picture", **REST),
 }
 

@@ -75,6 +75,7 @@ class FakeRequest:
     id: str = ""
     cancelled: bool = False
     timeout_us: int = 0
+    wishes: str = ""
     sent: list[Any] = field(default_factory=list)
 
     def requested_output_names(self) -> set[str]:
@@ -92,6 +93,10 @@ class FakeRequest:
     def timeout(self) -> int:
         """Return the client's deadline in microseconds, 0 for none."""
         return self.timeout_us
+
+    def parameters(self) -> str:
+        """Return the request's own parameters as JSON."""
+        return self.wishes
 
     def get_response_sender(self) -> Any:  # noqa: ANN401 - as in the stub
         """Return what sends the answer later."""

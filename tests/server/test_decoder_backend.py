@@ -1,3 +1,4 @@
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,47 @@ def test_misshapen_mask_is_refused(served: TritonPythonModel, stub: SimpleNamesp
 
     assert answer_of(bad).error.code == "INVALID_ARG"
     assert answer_of(good).error is None
+
+
+def test_a_request_may_choose_how(served: TritonPythonModel, stub: SimpleNamespace) -> None:
+    """The request's own parameter changes its text and nobody else's; others are let pass."""
+    wish = {"generation": json.dumps({"max_new_tokens": 1, "num_beams": 3}), "timeout": 5}
+    short = stub.Request(tensors(3, 6), WANTED, wishes=json.dumps(wish))
+    full = stub.Request(tensors(3, 6), WANTED, wishes='{"priority": 1}')
+
+    served.execute([short, full])
+
+    texts = answer_of(full).arrays["text"][:, 0].tolist()
+    assert max(len(text.split()) for text in texts) > 1
+    assert all(len(text.split()) <= 1 for text in answer_of(short).arrays["text"][:, 0].tolist())
+
+
+def test_impossible_wish_is_refused(served: TritonPythonModel, stub: SimpleNamespace) -> None:
+    """A request that asks for what cannot be is told so, by what it can read."""
+    wish = json.dumps({"generation": '{"num_beams": 99}'})
+    bad = stub.Request(tensors(1, 4), WANTED, wishes=wish)
+
+    served.execute([bad])
+
+    error = answer_of(bad).error
+    assert error.code == "INVALID_ARG"
+    assert "num_beams = 99 is out of range, which is 1 to 8" in error.message
+
+
+def test_drawn_texts_repeat(served: TritonPythonModel, stub: SimpleNamespace) -> None:
+    """The same seed gives the same text whoever shares the batch; another seed another text."""
+
+    def drawn(seed: int, rows: int) -> list[bytes]:
+        wish = json.dumps({"do_sample": True, "seed": seed, "temperature": 3.0})
+        given = {name: array[:rows] for name, array in tensors(4, 6).items()}
+        request = stub.Request(given, WANTED, wishes=json.dumps({"generation": wish}))
+        served.execute([stub.Request(tensors(2, 3), WANTED), request])
+        texts: list[bytes] = answer_of(request).arrays["text"][:, 0].tolist()
+        return texts
+
+    assert drawn(1, 4)[:1] == drawn(1, 1)
+    assert drawn(1, 4) == drawn(1, 4)
+    assert drawn(1, 4) != drawn(2, 4)
 
 
 def test_deadline_in_the_request(

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from tests.server import toy
 
 from sensorium_server.decoder_backend import decoder_from
-from sensorium_server.decoding import Generated, GreedyDecoder, Limits
+from sensorium_server.decoding import Decoder, Generated
+from sensorium_server.generation import Generation
 from sensorium_server.onnx_session import OnnxGraph
 from sensorium_server.stages import StageConfig
 
 
-def decoder(repository: Path, slots: int = 4) -> GreedyDecoder[Any]:
+def decoder(repository: Path, slots: int = 4) -> Decoder[Any]:
     """Return the toy's decoder."""
     parameters = {"bos_id": "2", "eos_id": "3", "max_new_tokens": "12", "slots": str(slots)}
     return decoder_from(StageConfig("text_decoder", repository / "text_decoder/1", parameters))
@@ -55,7 +56,7 @@ def reference(repository: Path, made: Any, mask: Any) -> tuple[list[int], float]
     return tokens[1:], float(np.exp(log_probability))
 
 
-def finish(running: GreedyDecoder[Any]) -> dict[Any, Generated[Any]]:
+def finish(running: Decoder[Any]) -> dict[Any, Generated[Any]]:
     """Step until no row runs; return all results."""
     ended: dict[Any, Generated[Any]] = {}
     while running.running:
@@ -143,7 +144,7 @@ def test_numbers_that_are_none_stay_with_their_row() -> None:
         logits = np.tile(np.array([0, 1], np.float32), (len(token), 1)) * keys.max()
         return logits, np.full((len(token), 2, 1, 1), keys.max(), np.float32)
 
-    running = GreedyDecoder[str](cross, step, (2, 1, 1), Limits(0, 1, 3, 2))
+    running = Decoder[str](cross, step, (2, 1, 1), Generation((0,), (1,), 3), 2)
     running.join(["sick"], [np.ones((2, 1))], [np.ones(2)])
     (result,) = running.step()
     sick["now"] = False

@@ -8,8 +8,9 @@ import pytest
 
 from sensorium.errors import DeadlineExceededError, ModelNotReadyError, OverloadedError
 from sensorium_server import decoding_loop
-from sensorium_server.decoding import GreedyDecoder, Limits
+from sensorium_server.decoding import Decoder
 from sensorium_server.decoding_loop import DecodingLoop, Job, Key
+from sensorium_server.generation import Generation
 
 EOS = 1
 POISON = 13.0
@@ -86,7 +87,7 @@ def machine() -> Machine:
 @pytest.fixture
 def loop(machine: Machine) -> Iterator[DecodingLoop]:
     """Return a loop of two slots that holds at most three waiting rows."""
-    decoder = GreedyDecoder[Key](machine.cross, machine.step, (2, 1, 1), Limits(0, EOS, 30, 2))
+    decoder = Decoder[Key](machine.cross, machine.step, (2, 1, 1), Generation((0,), (EOS,), 30), 2)
     running = DecodingLoop(decoder, max_waiting_rows=3)
     yield running
     machine.gate.set()
@@ -197,9 +198,42 @@ def test_overload_is_refused(loop: DecodingLoop, machine: Machine) -> None:
     assert submit(loop, 1).lengths() == [1]
 
 
+def test_beams_wait_for_all_their_slots(loop: DecodingLoop, machine: Machine) -> None:
+    """A text of two beams joins when two slots are free, and nobody overtakes it."""
+    machine.gate.clear()
+    first = submit(loop, 3)
+    until(lambda: machine.crosses)
+    wide, wide_inbox = job(2)
+    wide.generation = Generation((0,), (EOS,), 30, num_beams=2)
+    loop.submit(wide)
+    last = submit(loop, 1)
+    machine.gate.set()
+
+    assert first.lengths() == [3]
+    assert wide_inbox.lengths() == [2]
+    assert last.lengths() == [1]
+    assert machine.crosses == [1, 1, 1]
+
+
+def test_waiting_beams_count_as_rows(loop: DecodingLoop, machine: Machine) -> None:
+    """A searched text fills the queue as much as it will fill the slots."""
+    machine.gate.clear()
+    accepted = submit(loop, 1, 1)
+    wide, wide_inbox = job(1, 1)
+    wide.generation = Generation((0,), (EOS,), 30, num_beams=2)
+
+    with pytest.raises(OverloadedError, match=r"4 texts, or beams of texts, .*limit is 3"):
+        loop.submit(wide)
+
+    machine.gate.set()
+    assert accepted.lengths() == [1, 1]
+    loop.submit(wide)
+    assert wide_inbox.lengths() == [1, 1]
+
+
 def test_stop_finishes_what_runs(machine: Machine) -> None:
     """Stopping answers what was taken and refuses what comes after."""
-    decoder = GreedyDecoder[Key](machine.cross, machine.step, (2, 1, 1), Limits(0, EOS, 30, 2))
+    decoder = Decoder[Key](machine.cross, machine.step, (2, 1, 1), Generation((0,), (EOS,), 30), 2)
     stopping = DecodingLoop(decoder, max_waiting_rows=3)
     inbox = submit(stopping, 3)
 

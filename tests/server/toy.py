@@ -12,6 +12,8 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 
 from sensorium.contract import DYNAMIC_AXES, STAGES, TASKS, DType, TensorSpec
+from sensorium_export.ensembles import ENSEMBLES as NATIVE
+from sensorium_export.ensembles import signature_in
 from sensorium_server.manifest import digest
 
 __all__ = ["BOS", "EOS", "MAX_NEW_TOKENS", "PAD", "SIZES", "UNK", "VOCABULARY", "WORDS", "build"]
@@ -156,7 +158,7 @@ _AFTER = 'input { name: "after" data_type: TYPE_FP32 dims: [-1] optional: true }
 
 
 def _stage_config(model: str) -> str:
-    signature = STAGES[model]
+    signature = signature_in(model, NATIVE.values())
     parameters = "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
         for key, value in PARAMETERS.get(model, {}).items()

@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sensorium.contract import DECODER_GRAPHS, STAGES, Axis, DType, Signature, TensorSpec
+from sensorium.contract import DECODER_GRAPHS, Axis, DType, Signature, TensorSpec
+from sensorium_export.ensembles import ENSEMBLES, signature_in
 
 SIZES: dict[Axis, Axis] = {
     "image_size": 6,
@@ -20,7 +21,9 @@ SIZES: dict[Axis, Axis] = {
     "noise_size": 6,
     "image_tokens": 4,
     "width": 8,
+    "media_width": 8,
     "text_width": 8,
+    "memory_width": 8,
     "embedding_dim": 8,
     "kv_layers": 2,
     "heads": 1,
@@ -78,7 +81,7 @@ def graph(
 def image_encoder() -> onnx.ModelProto:
     """Make four tokens of four quarters of the picture."""
     return graph(
-        STAGES["image_encoder"],
+        signature_in("image_encoder", ENSEMBLES.values()),
         [
             (
                 "AveragePool",
@@ -120,7 +123,7 @@ _MASKED_MEAN: list[Node] = [
 def text_encoder() -> onnx.ModelProto:
     """Embed each word; the vector is the mean over the words that the mask shows."""
     return graph(
-        STAGES["text_encoder"],
+        signature_in("text_encoder", ENSEMBLES.values()),
         [
             ("Gather", ["words", "input_ids"], "text_tokens"),
             *_MASKED_MEAN,
@@ -133,7 +136,7 @@ def text_encoder() -> onnx.ModelProto:
 def fusion() -> onnx.ModelProto:
     """Add the mean word and the mean media token to each word."""
     return graph(
-        STAGES["fusion"],
+        signature_in("fusion", ENSEMBLES.values()),
         [
             *_MASKED_MEAN,
             ("Cast", ["media_mask"], "seen", {"to": TensorProto.FLOAT}),

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sensorium._config import TLS, Address
 
@@ -25,6 +25,7 @@ class Request:
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...]
     request_id: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,8 @@ def message_from_request(request: Request, timeout_s: float) -> Any:  # noqa: AN
         ],
         raw_input_contents=[tensor.data for tensor in request.inputs],
     )
+    for name, value in request.parameters.items():
+        message.parameters[name].string_param = value
     if math.isfinite(timeout_s):
         message.parameters["timeout"].int64_param = max(1, round(timeout_s * 1e6))
     return message

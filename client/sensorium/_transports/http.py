@@ -151,8 +151,11 @@ def body_from_request(request: Request, timeout_s: float) -> tuple[dict[str, str
             {"name": name, "parameters": {"binary_data": True}} for name in request.outputs
         ],
     }
+    parameters: dict[str, object] = {**request.parameters}
     if math.isfinite(timeout_s):
-        document["parameters"] = {"timeout": max(1, round(timeout_s * 1e6))}
+        parameters["timeout"] = max(1, round(timeout_s * 1e6))
+    if parameters:
+        document["parameters"] = parameters
     head = json.dumps(document).encode()
     return (
         {"Content-Type": "application/octet-stream", JSON_LENGTH: str(len(head))},

@@ -14,9 +14,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from sensorium.contract import checked_bundle
 from sensorium.errors import ConfigurationError
-from sensorium_export.families.source import FamilySource, check_files
+from sensorium_export.families.source import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    FamilySource,
+    check_files,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +33,36 @@ class Family:
 
     module: str
     kinds: tuple[str, ...]
+    weights: str = WEIGHTS_FILE
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "bert": Family("bert", ("text",)),
+        "blip": Family("blip", ("image", "text")),
         "clip": Family("clip", ("image", "text")),
         "dinov2": Family("vit", ("image",)),
+        "git": Family("git", ("image", "text")),
+        "open_clip": Family("open_clip", ("text",), "open_clip_model.safetensors"),
         "resnet": Family("resnet", ("image",)),
         "siglip": Family("siglip", ("image", "text")),
+        "t5": Family("t5", ("text",)),
+        "vilt": Family("vilt", ("image", "text")),
+        "vision-encoder-decoder": Family("vision_encoder_decoder", ("image", "text")),
         "vit": Family("vit", ("image",)),
     }
 )
 """By the `model_type` of a config.json: the module here that reads such checkpoints."""
+
+MARKS: Mapping[str, str] = MappingProxyType({"open_clip_config.json": "open_clip"})
+"""Files by which a directory without such a config.json is known, and its family."""
+
+
+def family_of(path: Path, config: Mapping[str, Any]) -> str | None:
+    """Return the family that a directory is of, by what it says of itself; None if nothing."""
+    if "model_type" in config:
+        return str(config["model_type"])
+    return next((family for mark, family in MARKS.items() if (path / mark).is_file()), None)
 
 
 PIPELINE_FILE = "model_index.json"
@@ -76,11 +101,12 @@ def load_pipeline(path: Path, index: Mapping[str, Any], bundle: str) -> FamilySo
     return source
 
 
-def load_family(path: Path, config: Mapping[str, Any], bundle: str) -> FamilySource:
+def load_family(path: Path, kind: str, config: Mapping[str, Any], bundle: str) -> FamilySource:
     """Load a checkpoint of a family.
 
     Args:
         path: The directory that `save_pretrained` wrote.
+        kind: What `family_of` says.
         config: What its config.json says.
         bundle: The bundle's name; without it, the directory's.
 
@@ -88,7 +114,6 @@ def load_family(path: Path, config: Mapping[str, Any], bundle: str) -> FamilySou
         ConfigurationError: The family is unknown, the directory lacks something or holds what does
             not belong together, or transformers is not installed.
     """
-    kind = str(config["model_type"])
     if kind not in FAMILIES:
         raise ConfigurationError(
             f'{path.name}/config.json: model_type = "{kind}" is no family that can be exported; '
@@ -100,10 +125,24 @@ def load_family(path: Path, config: Mapping[str, Any], bundle: str) -> FamilySou
             f"pip install 'sensorium[families]'"
         )
     family = FAMILIES[kind]
-    check_files(path, config, family.kinds)
+    check_files(path, config, family.kinds, family.weights)
     module = importlib.import_module(f"sensorium_export.families.{family.module}")
     source: FamilySource = module.load(path, checked_bundle(bundle or bundle_named_like(path)))
+    _check_vocabulary(source)
     return source
+
+
+def _check_vocabulary(source: FamilySource) -> None:
+    """Check that the network knows every token that the tokenizer can give."""
+    known = source.recipe.sizes.get("vocabulary")
+    if known is None:
+        return
+    greatest = max(Tokenizer.from_file(str(source.tokenizer_path)).get_vocab().values())
+    if greatest >= known:
+        raise ConfigurationError(
+            f"{source.path.name}/{TOKENIZER_FILE} gives ids up to {greatest}, the network of "
+            f"{CONFIG_FILE} knows {known}: they are not of one checkpoint."
+        )
 
 
 def bundle_named_like(path: Path) -> str:

@@ -66,7 +66,7 @@ def image_recipe(path: Path, processor: Processor, image_size: int) -> ImageReci
     shape = _shape(processor, image_size)
     if shape is None:
         shown = ("size", "do_center_crop", "crop_size")
-        problems += [f"{name} = {_plain(getattr(processor, name, None))}" for name in shown]
+        problems += [f"{name} = {_shown(getattr(processor, name, None))}" for name in shown]
     if problems or shape is None:
         raise ConfigurationError(
             f"{path.name}/{PREPROCESSOR_FILE}: {', '.join(problems)} cannot be served to an "
@@ -81,11 +81,15 @@ def image_recipe(path: Path, processor: Processor, image_size: int) -> ImageReci
     )
 
 
+def longest_edge_of(processor: Processor) -> int:
+    """Return the longest edge that a processor like ViLT's asks for, before it rounds it down."""
+    return int(_LONGER * processor.size["shortest_edge"])
+
+
 def canvas_of(processor: Processor) -> int:
-    """Return the longest edge that a processor like ViLT's makes, pixels."""
-    longest: int = int(_LONGER * processor.size["shortest_edge"])
+    """Return the longest edge that it makes, pixels."""
     multiple: int = processor.size_divisor
-    return longest // multiple * multiple
+    return longest_edge_of(processor) // multiple * multiple
 
 
 def _shape(processor: Processor, image_size: int) -> dict[str, Any] | None:
@@ -93,7 +97,12 @@ def _shape(processor: Processor, image_size: int) -> dict[str, Any] | None:
     size, square = _plain(processor.size), {"height": image_size, "width": image_size}
     edge = size.get("shortest_edge")
     if edge and getattr(processor, "size_divisor", None) and processor.do_pad:
-        return {"crop": "fit", "resize_edge": edge, "multiple": processor.size_divisor}
+        return {
+            "crop": "fit",
+            "resize_edge": edge,
+            "longest_edge": longest_edge_of(processor),
+            "multiple": processor.size_divisor,
+        }
     if edge == image_size and getattr(processor, "crop_pct", None):
         if edge >= _SQUASHED_FROM:
             return {"crop": "squash"}
@@ -103,6 +112,10 @@ def _shape(processor: Processor, image_size: int) -> dict[str, Any] | None:
             return {"crop": "center_crop", "resize_edge": None if edge == image_size else edge}
         return None
     return {"crop": "squash"} if size == square else None
+
+
+def _shown(value: Any) -> object:  # noqa: ANN401 - untyped
+    return value if value is None or isinstance(value, bool) else _plain(value)
 
 
 def _plain(size: Any) -> dict[str, int]:  # noqa: ANN401 - transformers' SizeDict

@@ -97,13 +97,16 @@ class FamilySource:
         return required(self.draw)(text_tokens, seed, steps, guidance_scale)
 
 
-def check_files(path: Path, config: Mapping[str, Any], kinds: Collection[str]) -> None:
+def check_files(
+    path: Path, config: Mapping[str, Any], kinds: Collection[str], weights: str
+) -> None:
     """Check that a directory holds a checkpoint that may be read.
 
     Args:
         path: The directory.
         config: What its config.json says.
         kinds: What is fed to it: "image", "audio", "video", "text".
+        weights: The name of its file of weights.
 
     Raises:
         ConfigurationError: Files are missing, truncated, pickled, or want code of their own.
@@ -113,7 +116,7 @@ def check_files(path: Path, config: Mapping[str, Any], kinds: Collection[str]) -
             f"{path.name}/config.json names code of its own (auto_map), which is never run here. "
             f"Save the model by a class of transformers itself."
         )
-    if not (path / WEIGHTS_FILE).is_file():
+    if not (path / weights).is_file():
         pickled = sorted(file.name for kind in PICKLED for file in path.glob(kind))
         if pickled:
             raise ConfigurationError(
@@ -121,18 +124,27 @@ def check_files(path: Path, config: Mapping[str, Any], kinds: Collection[str]) -
                 f"are not read. Save them as safetensors: model.save_pretrained(directory)."
             )
     if missing := sorted(
-        {WEIGHTS_FILE, *(NEEDED[kind] for kind in kinds)} - {file.name for file in path.iterdir()}
+        {weights, *(NEEDED[kind] for kind in kinds)} - {file.name for file in path.iterdir()}
     ):
         raise ConfigurationError(
             f"{path.name} lacks {', '.join(missing)}. Save model, tokenizer and processor into it "
             f"by save_pretrained."
         )
+    check_weights(path / weights)
+
+
+def check_weights(file: Path) -> None:
+    """Check that a file of weights is whole.
+
+    Raises:
+        ConfigurationError: It is truncated or damaged.
+    """
     try:
-        with safe_open(path / WEIGHTS_FILE, "pt"):
+        with safe_open(file, "pt"):
             pass
     except SafetensorError as error:
         raise ConfigurationError(
-            f"{path.name}/{WEIGHTS_FILE} is truncated or damaged: {error}"
+            f"{file.parent.name}/{file.name} is truncated or damaged: {error}"
         ) from error
 
 

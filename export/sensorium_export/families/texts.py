@@ -27,7 +27,7 @@ def reading(tokenizer: Tokenizer) -> Read:
     return read
 
 
-def text_recipe(tokenizer: Tokenizer, max_tokens: int, **generation: int) -> TextRecipe:
+def text_recipe(tokenizer: Tokenizer, max_tokens: int, **generation: Any) -> TextRecipe:  # noqa: ANN401
     """Return how texts are read.
 
     Args:

@@ -59,6 +59,22 @@ class StageConfig:
         except ValueError:
             raise self._malformed(key, value, "a list of numbers") from None
 
+    def number(self, key: str, default: float | None = None) -> float:
+        """Return a parameter as a number."""
+        value = self.text(key, None if default is None else str(default))
+        try:
+            return float(value)
+        except ValueError:
+            raise self._malformed(key, value, "a number") from None
+
+    def integers(self, key: str, default: str | None = None) -> tuple[int, ...]:
+        """Return a parameter written as integers with commas between them, or as nothing."""
+        value = self.text(key, default)
+        try:
+            return tuple(int(number) for number in value.split(",") if value)
+        except ValueError:
+            raise self._malformed(key, value, "a list of integers") from None
+
     def choice(self, key: str, choices: tuple[str, ...], default: str | None = None) -> str:
         """Return a parameter that is one of a few words."""
         value = self.text(key, default)

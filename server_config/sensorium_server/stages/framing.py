@@ -1,8 +1,10 @@
 """How a picture of any shape becomes one of the shape that an encoder takes.
 
 - `squash` resizes both edges to `image_size`.
-- `center_crop` resizes the shortest edge to `resize_edge` and cuts a square out of the middle.
-- `fit` resizes the shortest edge to `resize_edge`, or the longest to `image_size` where that is
+- `center_crop` resizes the shortest edge to `resize_edge` and cuts a square out of the middle,
+  half a pixel rounded as `crop_rounding` says: `down`, as transformers does, or to `even`, as
+  torchvision does.
+- `fit` resizes the shortest edge to `resize_edge`, or the longest to `longest_edge` where that is
   less, and rounds both edges down to a multiple of `multiple`, at least one.
 
 All filters are Pillow's, antialiased.
@@ -35,7 +37,9 @@ class Framing:
     resample: str = "bicubic"
     crop: str = "squash"
     resize_edge: int = 0
+    longest_edge: int = 0
     multiple: int = 1
+    crop_rounding: str = "down"
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         """Return the picture in the shape that the encoder takes.
@@ -61,7 +65,13 @@ def framing_from(config: StageConfig) -> Framing:
             f"{config.name}/config.pbtxt: resize_edge = {edge} must be {least} image_size = {size}."
         )
     resample = config.choice("resample", tuple(RESAMPLE), "bicubic")
-    return Framing(size, resample, crop, edge, config.integer("multiple", 1))
+    longest, multiple = config.integer("longest_edge", size), config.integer("multiple", 1)
+    if crop == "fit" and longest // multiple * multiple > size:
+        raise ConfigurationError(
+            f"{config.name}/config.pbtxt: longest_edge = {longest} is beyond image_size = {size}."
+        )
+    rounding = config.choice("crop_rounding", ("down", "even"), "down")
+    return Framing(size, resample, crop, edge, longest, multiple, rounding)
 
 
 def _squash(framing: Framing, picture: Image.Image) -> Image.Image:
@@ -77,7 +87,9 @@ def _center_crop(framing: Framing, picture: Image.Image) -> Image.Image:
             f"image is {picture.width:,} x {picture.height:,} pixels; its longer edge may be "
             f"{MAX_ASPECT} times the shorter one. Crop it."
         )
-    left, top = (width - size) // 2, (height - size) // 2
+    spare = (width - size, height - size)
+    # Python rounds a half to even, as torchvision does.
+    left, top = (round(one / 2) if framing.crop_rounding == "even" else one // 2 for one in spare)
     box = (left, top, left + size, top + size)
     return picture.resize((width, height), RESAMPLE[framing.resample]).crop(box)
 
@@ -85,8 +97,8 @@ def _center_crop(framing: Framing, picture: Image.Image) -> Image.Image:
 def _fit(framing: Framing, picture: Image.Image) -> Image.Image:
     scale = framing.resize_edge / min(picture.size)
     edges = [scale * one for one in picture.size]
-    if max(edges) > framing.image_size:
-        shrink = framing.image_size / max(edges)
+    if max(edges) > framing.longest_edge:
+        shrink = framing.longest_edge / max(edges)
         edges = [shrink * one for one in edges]
     width, height = (_rounded(edge, framing.multiple) for edge in edges)
     return picture.resize((width, height), RESAMPLE[framing.resample])

@@ -12,6 +12,8 @@ Parameters in `config.pbtxt`:
 | `image_size` | edge of the square that the encoder takes, pixels | required |
 | `crop` | `squash`, `center_crop` or `fit`: see `framing.py` | `squash` |
 | `resize_edge` | the shortest edge before `center_crop` or of `fit`, pixels | `image_size` |
+| `longest_edge` | the longest edge of `fit`, pixels | `image_size` |
+| `crop_rounding` | half a pixel of `center_crop`: `down` or to `even` | `down` |
 | `multiple` | what the edges are multiples of by `fit`, pixels | `1` |
 | `resample` | `bicubic`, `bilinear` or `lanczos`, all antialiased | `bicubic` |
 | `mean`, `std` | three numbers each, `0.5,0.5,0.5`, of channels scaled to 0…1 | required |

@@ -119,6 +119,13 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def changed_tokenizer(path: Path) -> None:
+    """Give the last word an id that the network does not know."""
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"]["red</w>"] = 9999
+    path.write_text(json.dumps(tokenizer))
+
+
 def hidden(path: Path, **values: object) -> None:
     """Change the text tower's config."""
     config = json.loads(path.read_text())
@@ -129,7 +136,7 @@ def hidden(path: Path, **values: object) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown family": (
         lambda path: changed(path / "config.json", model_type="mamba"),
-        r'model_type = "mamba" is no family that can be exported; those are: bert, clip',
+        r'model_type = "mamba" is no family that can be exported; those are: bert, blip, clip',
     ),
     "not JSON": (lambda path: (path / "config.json").write_text("{"), r"mine/config\.json: Exp"),
     "code of its own": (
@@ -143,6 +150,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "cut weights": (lambda path: cut(path / "model.safetensors"), "is truncated or damaged"),
     "no tokenizer": (lambda path: (path / "tokenizer.json").unlink(), "lacks tokenizer.json"),
+    "another tokenizer": (
+        lambda path: changed_tokenizer(path / "tokenizer.json"),
+        "gives ids up to 9999, the network of config.json knows",
+    ),
     "other depth": (
         lambda path: hidden(path / "config.json", num_hidden_layers=3),
         "config.json and model.safetensors disagree .missing",

@@ -1,0 +1,102 @@
+"""A small checkpoint of every family in one repository: exported, served, proven, asked, listed."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from tests import families, family_table
+from tests.e2e import picture
+from typer.testing import CliRunner, Result
+
+from sensorium.cli import main
+from sensorium_server.launch import Endpoints, Server
+
+pytestmark = pytest.mark.triton
+
+COUNT = 8
+TABLE = Path("docs/families.md")
+
+QUESTION = "what is red"
+ASKED: Mapping[str, tuple[str, ...]] = {
+    "bert": ("embed", QUESTION),
+    "blip": ("caption", "photo.jpg"),
+    "blip_vqa": ("ask", "photo.jpg", QUESTION),
+    "clip": ("embed", "--image", "photo.jpg"),
+    "dinov2": ("embed", "--image", "photo.jpg"),
+    "git": ("caption", "photo.jpg"),
+    "open_clip": ("embed", QUESTION),
+    "resnet": ("classify", "photo.jpg"),
+    "siglip": ("embed", QUESTION),
+    "t5": ("generate", QUESTION),
+    "vilt": ("ask", "photo.jpg", QUESTION),
+    "vit": ("classify", "photo.jpg"),
+    "vit_gpt2": ("caption", "photo.jpg"),
+}
+"""What each is asked by the command."""
+
+
+def run(*arguments: object) -> Result:
+    """Run the `sensorium` command."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A user's directory of each family."""
+    root = tmp_path_factory.mktemp("families")
+    return {name: getattr(families, name)(root / name) for name in ASKED}
+
+
+@pytest.fixture(scope="module")
+def repository(directories: Mapping[str, Path]) -> Path:
+    """All of them, exported by the command into one repository."""
+    path = next(iter(directories.values())).parent / "models"
+    for directory in directories.values():
+        exported = run("export", directory, "--repository", path)
+        assert exported.exit_code == 0, exported.output
+    return path
+
+
+@pytest.fixture(scope="module")
+def running(start_server: Callable[..., Server], repository: Path) -> Iterator[Endpoints]:
+    """Serve them all."""
+    with start_server(repository) as server:
+        yield server.endpoints
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_family_is_proven(
+    running: Endpoints, directories: Mapping[str, Path], repository: Path, name: str
+) -> None:
+    """`sensorium verify` passes: raw bytes give what PyTorch and the library say, by both ways."""
+    served = ("--grpc", running.grpc, "--http", running.http, "--count", COUNT, "--json")
+
+    verified = run("verify", directories[name], "--repository", repository, *served)
+
+    assert verified.exit_code == 0, verified.output
+    assert json.loads(verified.stdout)["tasks"]
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_family_is_asked(running: Endpoints, tmp_path: Path, name: str) -> None:
+    """The command gets an answer from each bundle by its name."""
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(picture.noise())
+    words = [str(photo) if word == photo.name else word for word in ASKED[name]]
+
+    asked = run(*words, "--url", running.grpc, "--bundle", name, "--json")
+
+    assert asked.exit_code == 0, asked.output
+    assert json.loads(asked.stdout)
+
+
+def test_table_is_of_what_was_tested(directories: Mapping[str, Path]) -> None:
+    """`docs/families.md` lists what these tests exported; where it does not, it is written anew."""
+    written = TABLE.read_text(encoding="utf-8")
+    table = family_table.table(directories.values())
+
+    expected = family_table.replaced(written, table)
+    if expected != written:
+        TABLE.write_text(expected, encoding="utf-8")
+    assert expected == written, f"{TABLE} was written anew: look at it and commit it"
