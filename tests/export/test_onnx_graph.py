@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sensorium.contract import BATCH, SEQUENCE, DType, Signature, TensorSpec
@@ -92,7 +94,10 @@ def test_weights_lie_beside_a_graph_that_is_too_large(
     monkeypatch.setattr(onnx_graph, "LARGEST_FILE", 1)
     monkeypatch.setattr(onnx_graph, "_LEAST_MOVED", 1)
     module = Mean()
-    inputs = {"tokens": np.ones((2, 3, 4), np.float32), "attention_mask": np.ones((2, 3), np.int64)}
+    inputs: dict[str, NDArray[Any]] = {
+        "tokens": np.ones((2, 3, 4), np.float32),
+        "attention_mask": np.ones((2, 3), np.int64),
+    }
 
     files = files_from_onnx(mean_graph(module), "mean/1/model.onnx")
 
