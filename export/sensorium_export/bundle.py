@@ -8,11 +8,11 @@ from sensorium.contract import checked_bundle
 from sensorium.errors import ConfigurationError
 from sensorium_export.graphs import graphs_of
 from sensorium_export.manifest import Manifest, manifest_from_build, manifest_path
-from sensorium_export.onnx_graph import bytes_from_onnx, onnx_from_module
+from sensorium_export.onnx_graph import files_from_onnx, onnx_from_module
 from sensorium_export.publish import publish, staging_beside
 from sensorium_export.repository import write_repository
 from sensorium_export.repository_check import check_repository
-from sensorium_export.runners import session_from_onnx
+from sensorium_export.runners import session_from_files
 from sensorium_export.source import Source, open_source
 from sensorium_export.stage_parity import GraphParity, graph_parity
 
@@ -68,14 +68,16 @@ def export_bundle(
 def _graphs(source: Source, advance: Advance) -> tuple[dict[str, bytes], tuple[GraphParity, ...]]:
     recipe = source.recipe
     wanted = graphs_of(recipe)
-    graphs, parities = {}, []
+    graphs: dict[str, bytes] = {}
+    parities = []
     for graph in wanted:
         module = graph.module_in(source.model)
         onnx = onnx_from_module(
             module, graph.signature, recipe.sizes, name=graph.name, method=graph.method
         )
-        graphs[graph.path] = bytes_from_onnx(onnx)
-        session = session_from_onnx(graphs[graph.path])
+        files = files_from_onnx(onnx, graph.path)
+        graphs |= files
+        session = session_from_files(files)
         parities.append(graph_parity(graph, source.model, session, recipe))
         advance(graph.name, len(wanted) + 1)
     failures = [failure for parity in parities for failure in parity.failures]

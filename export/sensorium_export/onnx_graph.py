@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -14,6 +15,12 @@ from sensorium.errors import ConfigurationError
 from sensorium_export import seeded_inputs
 
 OPSET = 20
+LARGEST_FILE = 2**31 - 2**24
+"""Bytes of weights in one file: protobuf cannot hold 2 GiB."""
+
+WEIGHTS_SUFFIX = ".data"
+_LEAST_MOVED = 1024
+_ALIGNMENT = 64
 _ELEMENT_TYPE = {
     DType.FP32: onnx.TensorProto.FLOAT,
     DType.INT64: onnx.TensorProto.INT64,
@@ -75,8 +82,40 @@ def onnx_from_module(
         raise ConfigurationError(
             f"the ONNX graph of {name} differs from the contract: " + "; ".join(problems)
         )
-    onnx.checker.check_model(model, full_check=True)
+    if _weight(model) < LARGEST_FILE:
+        # The checker takes no more at once; ONNX Runtime judges a larger graph when it opens it.
+        onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def files_from_onnx(model: onnx.ModelProto, path: str) -> dict[str, bytes]:
+    """Return a graph's file, and one of its weights beside it where a single file is too small.
+
+    Args:
+        model: The graph; weights that are moved out of it are missing from it afterwards.
+        path: What to call the file.
+    """
+    if _weight(model) < LARGEST_FILE:
+        return {path: bytes_from_onnx(model)}
+    weights_path = path + WEIGHTS_SUFFIX
+    weights = bytearray()
+    for tensor in model.graph.initializer:
+        # Whole numbers are shapes and axes, which must be in the graph.
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.raw_data) < _LEAST_MOVED:
+            continue
+        place = {"location": Path(weights_path).name, "offset": len(weights)}
+        for key, value in (place | {"length": len(tensor.raw_data)}).items():
+            tensor.external_data.add(key=key, value=str(value))
+        weights += tensor.raw_data
+        weights += bytes(-len(weights) % _ALIGNMENT)
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+    return {path: bytes_from_onnx(model), weights_path: bytes(weights)}
+
+
+def _weight(model: onnx.ModelProto) -> int:
+    """Return the bytes of all weights."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
 
 
 def bytes_from_onnx(model: onnx.ModelProto) -> bytes:

@@ -43,7 +43,7 @@ def write_repository(
     Args:
         repository: Where to write.
         recipe: Stages and tasks, sizes and parameters.
-        graphs: The ONNX file for each path in `graphs_of` these stages.
+        graphs: The ONNX file for each path in `graphs_of` these stages, and files of weights.
         tokenizer: The checkpoint's tokenizer.json, copied beside what reads it.
     """
 

@@ -1,5 +1,6 @@
 """Run a graph or a module on named arrays. Runners only run; `compare` judges."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,17 @@ from torch import nn
 
 from sensorium.contract import Signature
 from sensorium_export.seeded_inputs import Array
+
+
+def session_from_files(files: Mapping[str, bytes]) -> onnxruntime.InferenceSession:
+    """Open a graph that `files_from_onnx` made: the first of the files."""
+    paths = list(files)
+    if len(paths) == 1:
+        return session_from_onnx(files[paths[0]])
+    with tempfile.TemporaryDirectory() as directory:
+        for path, data in files.items():
+            Path(directory, Path(path).name).write_bytes(data)
+        return session_from_onnx(Path(directory, Path(paths[0]).name))
 
 
 def session_from_onnx(graph: bytes | Path) -> onnxruntime.InferenceSession:

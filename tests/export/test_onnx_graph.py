@@ -1,15 +1,28 @@
 """Modules as ONNX graphs."""
 
 import re
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sensorium.contract import BATCH, SEQUENCE, DType, Signature, TensorSpec
 from sensorium.errors import ConfigurationError
-from sensorium_export.onnx_graph import OPSET, bytes_from_onnx, onnx_from_module, shape_of
+from sensorium_export import onnx_graph
+from sensorium_export.onnx_graph import (
+    OPSET,
+    bytes_from_onnx,
+    files_from_onnx,
+    onnx_from_module,
+    shape_of,
+)
+from sensorium_export.runners import run_onnx, session_from_files
+from sensorium_server.onnx_session import OnnxGraph
 
 TOKENS = TensorSpec("tokens", DType.FP32, (SEQUENCE, "width"))
 MASK = TensorSpec("attention_mask", DType.INT64, (SEQUENCE,))
@@ -72,6 +85,29 @@ def test_graph_is_one_file_of_the_promised_opset() -> None:
 
     assert [(one.domain, one.version) for one in model.opset_import] == [("", OPSET)]
     assert not any(one.external_data for one in model.graph.initializer)
+
+
+def test_weights_lie_beside_a_graph_that_is_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one file cannot hold becomes two, which the server opens as it opens one."""
+    monkeypatch.setattr(onnx_graph, "LARGEST_FILE", 1)
+    monkeypatch.setattr(onnx_graph, "_LEAST_MOVED", 1)
+    module = Mean()
+    inputs: dict[str, NDArray[Any]] = {
+        "tokens": np.ones((2, 3, 4), np.float32),
+        "attention_mask": np.ones((2, 3), np.int64),
+    }
+
+    files = files_from_onnx(mean_graph(module), "mean/1/model.onnx")
+
+    assert [*files] == ["mean/1/model.onnx", "mean/1/model.onnx.data"]
+    for name, data in files.items():
+        (tmp_path / Path(name).name).write_bytes(data)
+    served = OnnxGraph(tmp_path / "model.onnx").run(["mean"], inputs)["mean"]
+    expected = module(*map(torch.from_numpy, inputs.values())).detach().numpy()
+    np.testing.assert_allclose(served, expected, atol=1e-6)
+    np.testing.assert_array_equal(run_onnx(session_from_files(files), inputs)["mean"], served)
 
 
 def test_same_module_gives_the_same_bytes() -> None:
