@@ -14,11 +14,17 @@ from torch import Tensor, nn
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from transformers import (
+    ASTConfig,
+    ASTFeatureExtractor,
+    ASTForAudioClassification,
     BertConfig,
     BertModel,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipForQuestionAnswering,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
     CLIPConfig,
     CLIPModel,
     CLIPTokenizer,
@@ -45,6 +51,9 @@ from transformers import (
     VisionEncoderDecoderModel,
     ViTConfig,
     ViTForImageClassification,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
     XCLIPConfig,
     XCLIPModel,
 )
@@ -64,6 +73,7 @@ _LAYERS: dict[str, Any] = {
     "num_attention_heads": 2,
     "intermediate_size": 64,
 }
+_SOUNDS = {0: "bell", 1: "bark, dog"}
 _ACTIONS = {0: "jumping, high", 1: "walking"}
 _ANIMALS = {0: "tabby, tabby cat", 1: "dog", 2: "red fox"}
 
@@ -467,6 +477,78 @@ def x_clip(path: Path, seed: int = 0) -> Path:
         prompt_num_attention_heads=2,
     )
     return saved(path, random(XCLIPModel, config, seed), _frame_processor())
+
+
+def audio_spectrogram(path: Path, seed: int = 0) -> Path:
+    """Write an AST whose classes do not exclude each other."""
+    kind: Any = ASTConfig
+    config = kind(
+        **_LAYERS,
+        hidden_size=32,
+        max_length=96,
+        num_mel_bins=32,
+        id2label=_SOUNDS,
+        problem_type="multi_label_classification",
+    )
+    model = random(ASTForAudioClassification, config, seed)
+    extractor: Any = ASTFeatureExtractor
+    return saved(path, model, extractor(num_mel_bins=32, max_length=96))
+
+
+def clap(path: Path, seed: int = 0) -> Path:
+    """Write a CLAP without fusion, which hears a second."""
+    words = word_pieces()
+    text = {
+        **_LAYERS,
+        "hidden_size": 32,
+        "vocab_size": len(words),
+        "max_position_embeddings": 40,
+        "pad_token_id": 0,
+    }
+    sound = {
+        "num_mel_bins": 16,
+        "spec_size": 64,
+        "window_size": 4,
+        "patch_size": 2,
+        "patch_stride": [2, 2],
+        "patch_embeds_hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [2, 2],
+        "hidden_size": 32,
+        "freq_ratio": 2,
+        "enable_fusion": False,
+    }
+    config = ClapConfig(text_config=text, audio_config=sound, projection_dim=16)
+    extractor = ClapFeatureExtractor(feature_size=16, max_length_s=1, truncation="rand_trunc")
+    return saved(path, random(ClapModel, config, seed), words, extractor)
+
+
+def whisper(path: Path, seed: int = 0) -> Path:
+    """Write a Whisper that hears three seconds."""
+    words = word_pieces()
+    config = WhisperConfig(
+        vocab_size=len(words),
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        max_source_positions=150,
+        max_target_positions=40,
+        decoder_start_token_id=5,
+        bos_token_id=3,
+        eos_token_id=3,
+        pad_token_id=0,
+        suppress_tokens=[6, 7],
+        begin_suppress_tokens=[8, 3],
+    )
+    model = random(WhisperForConditionalGeneration, config, seed)
+    model.generation_config.max_new_tokens = 12
+    model.generation_config.no_timestamps_token_id = 4
+    extractor: Any = WhisperFeatureExtractor
+    return saved(path, model, words, extractor(chunk_length=3))
 
 
 def vilt(path: Path, seed: int = 0) -> Path:

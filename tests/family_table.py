@@ -25,7 +25,10 @@ def replaced(document: str, rows: str) -> str:
 
 def _config(path: Path) -> dict[str, Any]:
     """Return what a directory calls itself."""
-    file = path / "config.json"
+    file, index = path / "config.json", path / "model_index.json"
+    if index.is_file():
+        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+        return {"model_type": "model_index.json", "architectures": [name]}
     if not file.is_file():
         return {"model_type": "open_clip", "architectures": ["open_clip_config.json"]}
     config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

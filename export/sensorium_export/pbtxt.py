@@ -90,6 +90,8 @@ _PARAMETER_COMMENTS = {
     "mels": "Bands of the spectrogram, on Slaney's mel scale.",
     "min_hz": "Where the lowest band begins.",
     "max_hz": "Where the highest band ends.",
+    "features": "What a network of another library hears.",
+    "window": "How much of a sound it hears at once.",
     "mean": "Taken off: of red, green and blue, which lie in 0 to 1; of a sound's logarithms.",
     "std": "Then divided by.",
     "noise_reduction": "none, or spectral_gate: steady noise is turned down first.",

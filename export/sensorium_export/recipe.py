@@ -116,7 +116,11 @@ class TextRecipe:
 
 @dataclass(frozen=True, slots=True)
 class AudioRecipe:
-    """How a sound becomes `log_mel`; see `sensorium_server.stages.log_mel`."""
+    """How a sound becomes `log_mel`; see `sensorium_server.stages.log_mel`.
+
+    `features` and `window` are set where another library's network hears it; see
+    `sensorium_server.stages.window_features`.
+    """
 
     sample_rate: int
     n_fft: int
@@ -127,6 +131,8 @@ class AudioRecipe:
     mean: float
     std: float
     noise_reduction: str = "none"
+    features: str | None = None
+    window: int | None = None
 
     @property
     def hop_s(self) -> float:

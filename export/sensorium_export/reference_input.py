@@ -94,6 +94,15 @@ def log_mel(data: bytes, recipe: AudioRecipe) -> NDArray[np.float32]:
     return _spectrogram(samples.mean(axis=1), rate, recipe)
 
 
+def mono_samples(data: bytes, sample_rate: int) -> NDArray[np.float32]:
+    """Return a sound file's samples at a rate: the mean of its channels, full scale ±1."""
+    samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    mono = samples.mean(axis=1)
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate, quality="HQ")
+    return np.asarray(mono, np.float32)
+
+
 def track_log_mel(data: bytes, recipe: AudioRecipe) -> NDArray[np.float32] | None:
     """Return the log-mel spectrogram of a clip's sound track, None if it has none to speak of."""
     with av.open(io.BytesIO(data), "r") as container:

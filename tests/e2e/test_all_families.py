@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from tests import families, family_table
+from tests import diffusion_family, families, family_table
 from tests.e2e import picture
 from tests.server import media
 from typer.testing import CliRunner, Result
@@ -20,9 +20,11 @@ TABLE = Path("docs/families.md")
 
 QUESTION = "what is red"
 ASKED: Mapping[str, tuple[str, ...]] = {
+    "audio_spectrogram": ("listen", "speech.wav"),
     "bert": ("embed", QUESTION),
     "blip": ("caption", "photo.jpg"),
     "blip_vqa": ("ask", "photo.jpg", QUESTION),
+    "clap": ("embed", "--audio", "speech.wav"),
     "clip": ("embed", "--image", "photo.jpg"),
     "dinov2": ("embed", "--image", "photo.jpg"),
     "git": ("caption", "photo.jpg"),
@@ -36,6 +38,7 @@ ASKED: Mapping[str, tuple[str, ...]] = {
     "vilt": ("ask", "photo.jpg", QUESTION),
     "vit": ("classify", "photo.jpg"),
     "vit_gpt2": ("caption", "photo.jpg"),
+    "whisper": ("transcribe", "speech.wav"),
     "x_clip": ("embed", "--video", "clip.mp4"),
 }
 """What each is asked by the command."""
@@ -87,6 +90,7 @@ def test_family_is_proven(
 def test_family_is_asked(running: Endpoints, tmp_path: Path, name: str) -> None:
     """The command gets an answer from each bundle by its name."""
     files = {"photo.jpg": picture.noise(), "clip.mp4": media.mp4(media.clip(6))}
+    files["speech.wav"] = media.wav(media.tone(1.0, 16_000), 16_000)
     for file, data in files.items():
         (tmp_path / file).write_bytes(data)
     words = [tmp_path / word if word in files else word for word in ASKED[name]]
@@ -97,10 +101,11 @@ def test_family_is_asked(running: Endpoints, tmp_path: Path, name: str) -> None:
     assert json.loads(asked.stdout)
 
 
-def test_table_is_of_what_was_tested(directories: Mapping[str, Path]) -> None:
+def test_table_is_of_what_was_tested(directories: Mapping[str, Path], tmp_path: Path) -> None:
     """`docs/families.md` lists what these tests exported; where it does not, it is written anew."""
     written = TABLE.read_text(encoding="utf-8")
-    table = family_table.table(directories.values())
+    pipeline = diffusion_family.stable_diffusion(tmp_path / "tiny_sd")
+    table = family_table.table([*directories.values(), pipeline])
 
     expected = family_table.replaced(written, table)
     if expected != written:

@@ -38,8 +38,10 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
+        "audio-spectrogram-transformer": Family("audio_spectrogram", ("audio",)),
         "bert": Family("bert", ("text",)),
         "blip": Family("blip", ("image", "text")),
+        "clap": Family("clap", ("audio", "text")),
         "clip": Family("clip", ("image", "text")),
         "dinov2": Family("vit", ("image",)),
         "git": Family("git", ("image", "text")),
@@ -52,6 +54,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "vilt": Family("vilt", ("image", "text")),
         "vision-encoder-decoder": Family("vision_encoder_decoder", ("image", "text")),
         "vit": Family("vit", ("image",)),
+        "whisper": Family("whisper", ("audio", "text")),
         "xclip": Family("x_clip", ("video", "text")),
     }
 )

@@ -12,6 +12,8 @@ Parameters in `config.pbtxt`:
 | `n_fft`, `hop` | window and step of the spectrogram, samples | required |
 | `mels`, `min_hz`, `max_hz` | mel bands, and what they span | required |
 | `mean`, `std` | normalisation of the logarithms | required |
+| `features` | `log_mel`, or those of other libraries in `window_features.py` | `log_mel` |
+| `window` | how much of a sound is heard then, in samples, or frames of `ast` | required then |
 | `noise_reduction` | `none` or `spectral_gate`: see `denoise.py` | `none` |
 
 Optional inputs `audio`, `video`, `image` BYTES [n,1], at least one of them; outputs `log_mel` FP32
@@ -20,6 +22,7 @@ Optional inputs `audio`, `video`, `image` BYTES [n,1], at least one of them; out
 valid.
 """
 
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -32,13 +35,14 @@ from sensorium import contract
 from sensorium.errors import InvalidInputError
 from sensorium_server.isolation import IsolatedWorker
 from sensorium_server.settings import Settings
-from sensorium_server.stages import Stage, StageConfig, Tensors
+from sensorium_server.stages import Stage, StageConfig, Tensors, window_features
 from sensorium_server.stages.container import AUDIO_CODECS, check_seconds, opened, packets_of
 from sensorium_server.stages.denoise import NOISE_REDUCTION
 from sensorium_server.stages.item import item, map_items
 from sensorium_server.stages.log_mel import LogMel, log_mel
 from sensorium_server.stages.sound_file import Samples, check_rate, checked, decode
 
+FEATURES = {"log_mel": log_mel, **window_features.FEATURES}
 MIN_S = 0.05
 """The shortest sound that is listened to, seconds."""
 
@@ -49,6 +53,7 @@ def stage(config: StageConfig, settings: Settings) -> Stage:
     clean = NOISE_REDUCTION[config.choice("noise_reduction", tuple(NOISE_REDUCTION), "none")]
     worker = IsolatedWorker(settings.decode_timeout_s)
     worker.load(samples_of)
+    features = FEATURES[config.choice("features", tuple(FEATURES), "log_mel")]
     missing = np.zeros((0, recipe.mels), np.float32)
 
     def spectrogram(inputs: Tensors, row: int) -> NDArray[np.float32]:
@@ -59,7 +64,7 @@ def stage(config: StageConfig, settings: Settings) -> Stage:
             return missing
         else:
             samples = worker.call("audio", samples_of, audio, settings, recipe.sample_rate)
-        return log_mel(clean(samples), recipe) if samples.size else missing
+        return features(clean(samples), recipe) if samples.size else missing
 
     def preprocess(inputs: Tensors) -> Tensors:
         count = max(
@@ -74,10 +79,11 @@ def stage(config: StageConfig, settings: Settings) -> Stage:
 
 def recipe_of(config: StageConfig) -> LogMel:
     """Return the spectrogram's recipe from the model's parameters."""
-    return LogMel(
+    recipe = LogMel(
         *(config.integer(key) for key in ("sample_rate", "n_fft", "hop", "mels")),
         *(config.numbers(key)[0] for key in ("min_hz", "max_hz", "mean", "std")),
     )
+    return replace(recipe, window=config.integer("window", 0))
 
 
 def padded(rows: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:

@@ -22,7 +22,10 @@ _LOG_STEP = np.log(6.4) / 27
 
 @dataclass(frozen=True, slots=True)
 class LogMel:
-    """The recipe: samples per second, (even) window and hop in samples, bands, normalisation."""
+    """The recipe: samples per second, (even) window and hop in samples, bands, normalisation.
+
+    `window` is the length of what a network hears at once, see `window_features`; 0 for all.
+    """
 
     sample_rate: int = 16_000
     n_fft: int = 1024
@@ -32,6 +35,7 @@ class LogMel:
     max_hz: float = 7600.0
     mean: float = -4.0
     std: float = 2.0
+    window: int = 0
 
 
 def log_mel(samples: NDArray[np.float32], recipe: LogMel) -> NDArray[np.float32]:
@@ -43,10 +47,10 @@ def log_mel(samples: NDArray[np.float32], recipe: LogMel) -> NDArray[np.float32]
     """
     padded = np.pad(samples, recipe.n_fft // 2)
     windows = np.lib.stride_tricks.sliding_window_view(padded, recipe.n_fft)[:: recipe.hop]
-    spectrum = np.fft.rfft(windows * _hann(recipe.n_fft))
+    spectrum = np.fft.rfft(windows * hann(recipe.n_fft))
     power = spectrum.real**2 + spectrum.imag**2
-    bands = np.log10(np.maximum(power @ _bands(recipe), _FLOOR))
-    return np.asarray((bands - recipe.mean) / recipe.std, np.float32)
+    levels = np.log10(np.maximum(power @ bands(recipe), _FLOOR))
+    return np.asarray((levels - recipe.mean) / recipe.std, np.float32)
 
 
 def _mel_from_hz(hz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -60,13 +64,13 @@ def _hz_from_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @cache
-def _hann(length: int) -> NDArray[np.float64]:
-    """Return the periodic Hann window."""
+def hann(length: int) -> NDArray[np.float64]:
+    """Return the periodic Hann window of a length."""
     return np.asarray(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length))
 
 
 @cache
-def _bands(recipe: LogMel) -> NDArray[np.float64]:
+def bands(recipe: LogMel) -> NDArray[np.float64]:
     """Return the triangular bands, [n_fft // 2 + 1, mels], each of area 1 over frequency."""
     low, high = _mel_from_hz(np.array([recipe.min_hz, recipe.max_hz]))
     edges = _hz_from_mel(np.linspace(low, high, recipe.mels + 2))

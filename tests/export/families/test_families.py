@@ -1,12 +1,15 @@
 """Families: split into stages, a checkpoint answers as the library's own class does."""
 
+import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import transformers
 from numpy.typing import NDArray
@@ -17,16 +20,17 @@ from torch.nn import functional as F
 from sensorium_export.families import FAMILIES
 from sensorium_export.families.generation import DEFAULT_NEW_TOKENS
 from sensorium_export.probes import Probe, drawn_picture
-from sensorium_export.probes_media import drawn_clip
+from sensorium_export.probes_media import drawn_clip, drawn_sound
 from sensorium_export.recipe import VideoRecipe
 from sensorium_export.reference import Reference
-from sensorium_export.reference_input import chosen_frames, rgb_picture, upright
+from sensorium_export.reference_input import chosen_frames, mono_samples, rgb_picture, upright
 from sensorium_export.source import open_source
 
 QUESTIONS = ("what is red", "is it a star?", "RED stars", "x y z")
 PROBES = [
     Probe(
         *(drawn_picture(5, number)[0], number, drawn_picture(5, number)[1], question),
+        audio=drawn_sound(5, number)[1],
         video=drawn_clip(5, number)[1],
     )
     for number, question in enumerate(QUESTIONS * 2)
@@ -57,6 +61,12 @@ class Library:
         pictures = [upright(frame) for frame in chosen]
         seen = load(self.path, backend="pil")(pictures, return_tensors="np")["pixel_values"]
         return torch.from_numpy(np.asarray(seen, np.float32))
+
+    def heard(self, probe: Probe, rate: int) -> dict[str, torch.Tensor]:
+        """Hear a sound, of samples that are resampled as the server does."""
+        load: Any = transformers.AutoFeatureExtractor.from_pretrained
+        samples = mono_samples(probe.audio, rate)
+        return dict(load(self.path)(samples, sampling_rate=rate, return_tensors="pt"))
 
     def ids(self, probe: Probe, **options: Any) -> dict[str, torch.Tensor]:  # noqa: ANN401
         """Read a text."""
@@ -144,6 +154,33 @@ def x_clip_answer(library: Library, probe: Probe) -> Answer:
     }
 
 
+def tags_answer(library: Library, probe: Probe) -> Answer:
+    """Tag a sound whose classes do not exclude each other."""
+    logits = library.model(**library.heard(probe, 16_000)).logits
+    return {"audio_tagging": logits.sigmoid().sort(descending=True)[0]}
+
+
+def clap_answer(library: Library, probe: Probe) -> Answer:
+    """Embed a sound and a text; of a longer sound the library would take a random second."""
+    short = soundfile_of(mono_samples(probe.audio, 48_000)[:48_000], 48_000)
+    heard = library.heard(replace(probe, audio=short), 48_000)
+    found = library.model(**library.ids(probe), input_features=heard["input_features"])
+    return {"text_embedding": found.text_embeds, "audio_embedding": found.audio_embeds}
+
+
+def soundfile_of(samples: NDArray[np.float32], rate: int) -> bytes:
+    """Write samples as they are."""
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+def whisper_answer(library: Library, probe: Probe) -> Answer:
+    """Write down what is said, by Whisper's own `generate`."""
+    heard = library.heard(probe, 16_000)["input_features"]
+    return {"speech_recognition": library.generated(input_features=heard)}
+
+
 def caption(library: Library, probe: Probe) -> Answer:
     """Caption a picture by `generate`."""
     return {"image_captioning": library.generated(**library.pixels(probe))}
@@ -168,9 +205,11 @@ def t5_answer(library: Library, probe: Probe) -> Answer:
 
 
 CASES: dict[str, tuple[str, Callable[[Library, Probe], Answer]]] = {
+    "audio_spectrogram": ("ASTForAudioClassification", tags_answer),
     "bert": ("BertModel", bert_answer),
     "blip": ("BlipForConditionalGeneration", caption),
     "blip_vqa": ("BlipForQuestionAnswering", blip_vqa_answer),
+    "clap": ("ClapModel", clap_answer),
     "clip": ("CLIPModel", clip_answer),
     "dinov2": (
         "Dinov2Model",
@@ -189,6 +228,7 @@ CASES: dict[str, tuple[str, Callable[[Library, Probe], Answer]]] = {
     "vilt": ("ViltForQuestionAnswering", vilt_answer),
     "vit": ("ViTForImageClassification", vit_answer),
     "vit_gpt2": ("VisionEncoderDecoderModel", caption),
+    "whisper": ("WhisperForConditionalGeneration", whisper_answer),
     "x_clip": ("XCLIPModel", x_clip_answer),
 }
 """For each small checkpoint: the library's class, and what it says of a probe by task."""
