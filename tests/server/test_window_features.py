@@ -45,6 +45,7 @@ def test_whisper_refuses_what_it_would_cut() -> None:
         whisper(sound(30.1, 16_000), WHISPER)
 
 
+@pytest.mark.filterwarnings("ignore:At least one mel filter")
 @pytest.mark.parametrize("seconds", SECONDS)
 def test_ast_hears_as_the_library(seconds: float) -> None:
     """Kaldi's filter bank, padded with zeros or cut."""

@@ -94,17 +94,7 @@ def load(path: Path, bundle: str) -> FamilySource:
     )
     holder = nn.Module()
     holder.audio_encoder, holder.text_decoder = AudioEncoder(model), TextDecoder(model)
-    sizes = {
-        "mel_frames": frames,
-        "mels": config.num_mel_bins,
-        "audio_tokens": config.max_source_positions,
-        "media_width": config.d_model,
-        "memory_width": config.d_model,
-        "vocabulary": config.vocab_size,
-        "kv_layers": 2 * config.decoder_layers,
-        "heads": config.decoder_attention_heads,
-        "head_dim": config.d_model // config.decoder_attention_heads,
-    }
+    sizes = _sizes(config, frames)
     prompt = _prompt(path, model.generation_config)
     settings = model.generation_config
     settings.language = settings.task = None  # they are in the prompt
@@ -144,6 +134,20 @@ def load(path: Path, bundle: str) -> FamilySource:
         hear=hearing(extract, extractor.sampling_rate),
         generate=_generate(model.eval(), required(recipe.text), prompt),
     )
+
+
+def _sizes(config: Any, frames: int) -> dict[str, int]:  # noqa: ANN401 - untyped
+    return {
+        "mel_frames": frames,
+        "mels": config.num_mel_bins,
+        "audio_tokens": config.max_source_positions,
+        "media_width": config.d_model,
+        "memory_width": config.d_model,
+        "vocabulary": config.vocab_size,
+        "kv_layers": 2 * config.decoder_layers,
+        "heads": config.decoder_attention_heads,
+        "head_dim": config.d_model // config.decoder_attention_heads,
+    }
 
 
 def _prompt(path: Path, settings: Any) -> tuple[int, ...]:  # noqa: ANN401 - untyped
