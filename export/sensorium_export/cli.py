@@ -40,6 +40,18 @@ def _checked_checkpoint(path: Path) -> Path:
     return path
 
 
+def _checkpoint_of(path: Path) -> Path:
+    """Return the checkpoint; a bundle's name stands for the directory that it was called after."""
+    if path.is_dir() or path.name != str(path):
+        return _checked_checkpoint(path)
+    from sensorium_export.families import bundle_named_like  # noqa: PLC0415 - imports PyTorch
+
+    places = (Path(), DEFAULT_CHECKPOINT.parent)
+    children = (child for place in places if place.is_dir() for child in sorted(place.iterdir()))
+    named = (one for one in children if one.is_dir() and bundle_named_like(one) == path.name)
+    return next(named, None) or _checked_checkpoint(path)
+
+
 def export(
     checkpoint: Annotated[
         Path,
@@ -74,7 +86,11 @@ def export(
 
 def verify(
     checkpoint: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, help="What PyTorch runs.")
+        Path,
+        typer.Argument(
+            callback=_checkpoint_of,
+            help="What PyTorch runs: a directory, a function of your own, or a bundle's name.",
+        ),
     ] = DEFAULT_CHECKPOINT,
     *,
     repository: Repository = DEFAULT_REPOSITORY,

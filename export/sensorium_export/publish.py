@@ -4,8 +4,9 @@ Everything is built in a directory beside the repository, which takes the reposi
 renaming. Whatever interrupts that before, the old repository keeps serving.
 """
 
+import errno
+import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,19 +14,59 @@ from pathlib import Path
 
 from sensorium.errors import ConfigurationError
 from sensorium_export.manifest import manifest_path, models_in
+from sensorium_server.gate import CARD_SUFFIX
 
 
 @contextmanager
 def staging_beside(repository: Path) -> Iterator[Path]:
-    """Give an empty directory beside the repository; it is gone afterwards, published or not."""
-    _recover(repository)
+    """Give an empty directory beside the repository; it is gone afterwards, published or not.
+
+    Raises:
+        ConfigurationError: Another export into the repository is running, or the disk is full.
+    """
     repository.parent.mkdir(parents=True, exist_ok=True)
-    staging = repository.with_name(f".{repository.name}.staging-{secrets.token_hex(4)}")
-    staging.mkdir()
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with _alone(repository):
+        _recover(repository)
+        for stale in repository.parent.glob(f"{_staging(repository).name}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        staging = _staging(repository)
+        staging.mkdir()
+        try:
+            yield staging
+        except OSError as error:
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            raise ConfigurationError(
+                f"there is no room for {repository.name}: {error.strerror}. Nothing was "
+                f"published. Make room, or choose another --repository."
+            ) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _alone(repository: Path) -> Iterator[None]:
+    """Hold the repository's lock; it is gone with the process, however that ends."""
+    path = repository.with_name(f".{repository.name}.lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have removed the file since it was opened here.
+            is_held = path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat())
+        except BlockingIOError:
+            is_held = False
+        if not is_held:
+            raise ConfigurationError(
+                f"another export into {repository.name} is running. Wait until it has ended."
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _staging(repository: Path) -> Path:
+    return repository.with_name(f".{repository.name}.staging")
 
 
 def publish(staging: Path, repository: Path, bundle: str) -> None:
@@ -50,7 +91,11 @@ def publish(staging: Path, repository: Path, bundle: str) -> None:
 
 def _carry_over(staging: Path, repository: Path, bundle: str) -> None:
     """Link everything into the staging directory that is not the bundle's own."""
-    own = {*models_in(repository, bundle), manifest_path(repository, bundle).name}
+    own = {
+        *models_in(repository, bundle),
+        manifest_path(repository, bundle).name,
+        f"{bundle}{CARD_SUFFIX}",
+    }
     staged = {entry.name for entry in staging.iterdir()}
     others = sorted(entry for entry in repository.iterdir() if entry.name not in own)
     if clashes := [entry.name for entry in others if entry.name in staged]:

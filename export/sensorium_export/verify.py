@@ -12,7 +12,7 @@ from sensorium.contract import TASKS, DType
 from sensorium.errors import SensoriumError
 from sensorium_export.judgement import Figures, Judge, Outputs, judged
 from sensorium_export.manifest import check_origin
-from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card
+from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card, failure_lines
 from sensorium_export.probes import Probe, probes, questions_of
 from sensorium_export.recipe import Tolerance
 from sensorium_export.reference import Reference, ReferenceRun, StageRun
@@ -21,6 +21,7 @@ from sensorium_export.served import answers_from
 from sensorium_export.serving_chain import ServingChain
 from sensorium_export.source import open_source
 from sensorium_server import settings as server_settings
+from sensorium_server.gate import Verdict, write_verdict
 from sensorium_server.launch import Server
 from sensorium_server.manifest import check as check_digests
 from sensorium_server.settings import Settings
@@ -134,7 +135,10 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
                     advance(f"{task} over {way}")
                     found = answers_from(client, task, inputs, concurrency)
                     figures[way] = trial.task_figures(task, way, found)
-    return Card(recipe.name, recipe.tolerance, tasks, stages)
+    card = Card(recipe.name, recipe.tolerance, tasks, stages)
+    verdict = Verdict(card.has_passed, len(inputs), failure_lines(card))
+    write_verdict(options.repository, recipe.name, verdict)
+    return card
 
 
 @contextmanager

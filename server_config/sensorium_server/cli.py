@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from sensorium.errors import ConfigurationError
+from sensorium_server.gate import WAY_OUT, check_verified
 from sensorium_server.launch import Server, tasks_of
 from sensorium_server.settings import Settings, flag_name, load
 
@@ -23,6 +24,7 @@ def serve(*, as_json: bool, **flags: object) -> None:
     """
     try:
         settings = load(flags)
+        _check_verified(settings)
     except ConfigurationError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(MISUSED) from error
@@ -35,6 +37,16 @@ def serve(*, as_json: bool, **flags: object) -> None:
         sys.stdout.flush()
         server.wait()
     typer.echo("drained and stopped", err=True)
+
+
+def _check_verified(settings: Settings) -> None:
+    """Refuse bundles that are not proven, or tell which they are."""
+    try:
+        check_verified(settings.repository)
+    except ConfigurationError as error:
+        if not settings.allow_unverified:
+            raise
+        typer.echo(f"warning: {str(error).rpartition(WAY_OUT)[0].rstrip()}", err=True)
 
 
 def _ready_line(server: Server, settings: Settings, *, as_json: bool) -> str:
@@ -55,15 +67,15 @@ def _parameters() -> list[inspect.Parameter]:
     kind = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("as_json", kind, default=False, annotation=as_json)]
     for name, field in Settings.model_fields.items():
+        is_flag = field.annotation is bool
         option = typer.Option(
             flag_name(name),
             help=f"{field.description} Default: {_shown(field.default)}.",
             show_default=False,
-            metavar="VALUE",
+            metavar=None if is_flag else "VALUE",
         )
-        parameters.append(
-            inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, option])
-        )
+        value: Any = Annotated[bool | None, option] if is_flag else Annotated[str | None, option]
+        parameters.append(inspect.Parameter(name, kind, default=None, annotation=value))
     return parameters
 
 

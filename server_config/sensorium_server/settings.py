@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     log_level: Literal["error", "warning", "info", "debug"] = Field(
         "warning", description="How much Triton logs, to stderr."
     )
+    allow_unverified: bool = Field(
+        False, description="Serve bundles that are not proven too, with a warning."
+    )
     gpu_metrics: bool = Field(False, description="Export the GPU's metrics too.")
     http_threads: int = Field(8, gt=0, description="Threads that answer HTTP.")
     load_threads: int = Field(4, gt=0, description="Models that load at the same time.")

@@ -1,6 +1,7 @@
 """The verbs `sensorium export` and `sensorium verify`."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,20 @@ def test_help_ends_with_an_example(verb: str) -> None:
 
     assert result.exit_code == 0
     assert f"Example: sensorium {verb} checkpoints/playroom" in result.stdout
+
+
+def test_verify_takes_a_bundles_name(
+    toy: Checkpoint,
+    verifying: list[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name stands for the directory here, or among the checkpoints, that is called so."""
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copytree(toy.path, tmp_path / "checkpoints" / "Toy-2")
+    monkeypatch.chdir(tmp_path)
+    verifying.append(PASSED)
+
+    assert run("verify", "toy_2").exit_code == 0
+    assert verifying[-1].checkpoint == Path("checkpoints/Toy-2")
+    assert run("verify", "toy_3").exit_code == 2

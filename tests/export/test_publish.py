@@ -1,6 +1,11 @@
 """Publishing: whole, or not at all."""
 
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,7 +102,7 @@ def test_failed_rename_puts_the_old_version_back(
     rename = Path.rename
 
     def refuse(path: Path, target: Path) -> Path:
-        if ".staging-" in path.name:
+        if path.name.endswith(".staging"):
             raise OSError("no")
         return rename(path, target)
 
@@ -140,3 +145,75 @@ def test_files_are_copied_where_they_cannot_be_linked(
     publish_bundle(repository, "mine", "encoder")
 
     assert content_of(repository) == {"encoder": "new", "listener": "new"}
+
+
+def test_two_exports_at_once_are_refused(tmp_path: Path) -> None:
+    """The second into the same repository is told so; one into another is not."""
+    with staging_beside(tmp_path / "models"):
+        with (
+            pytest.raises(ConfigurationError, match="another export into models is running"),
+            staging_beside(tmp_path / "models"),
+        ):
+            pass
+        with staging_beside(tmp_path / "others"):
+            pass
+
+
+def test_full_disk_publishes_nothing(tmp_path: Path) -> None:
+    """An export that the disk has no room for leaves the repository as it was."""
+    publish_bundle(tmp_path / "models", "mine", "encoder", content="old")
+
+    def build() -> None:
+        with staging_beside(tmp_path / "models") as staging:
+            stage_bundle(staging, "mine", "encoder")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ConfigurationError, match="there is no room for models: No space left"):
+        build()
+
+    assert (tmp_path / "models" / "encoder" / "1" / "file").read_text() == "old"
+    assert not list(tmp_path.glob(".*staging*"))
+
+
+def test_killed_export_is_cleared_away(tmp_path: Path) -> None:
+    """What an export that was killed left is gone after the next."""
+    left = tmp_path / ".models.staging-12345678"
+    left.mkdir()
+
+    publish_bundle(tmp_path / "models", "mine", "encoder")
+
+    assert not left.exists()
+
+
+def test_interrupted_export_leaves_the_repository(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of an export, as a process of its own, changes nothing."""
+    publish_bundle(tmp_path / "models", "mine", "encoder", content="old")
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from sensorium_export.publish import staging_beside\n"
+        "with staging_beside(Path(sys.argv[1])) as staging:\n"
+        "    (staging / 'half').write_text('written')\n"
+        "    print('staged', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    arguments = [sys.executable, "-c", program, str(tmp_path / "models")]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"staged\n"
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+
+    assert (tmp_path / "models" / "encoder" / "1" / "file").read_text() == "old"
+    assert not list(tmp_path.glob(".*staging*"))
+
+
+def test_card_goes_with_its_bundle(tmp_path: Path) -> None:
+    """What was proven of the old models is not said of the new ones; other bundles keep theirs."""
+    for bundle, model in (("mine", "encoder"), ("other", "decoder")):
+        publish_bundle(tmp_path / "models", bundle, model)
+        (tmp_path / "models" / f"{bundle}.card.json").write_text("{}")
+
+    publish_bundle(tmp_path / "models", "mine", "encoder")
+
+    assert not (tmp_path / "models" / "mine.card.json").exists()
+    assert (tmp_path / "models" / "other.card.json").exists()

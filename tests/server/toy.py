@@ -14,6 +14,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from sensorium.contract import DYNAMIC_AXES, STAGES, TASKS, DType, TensorSpec
 from sensorium_export.ensembles import ENSEMBLES as NATIVE
 from sensorium_export.ensembles import signature_in
+from sensorium_server.gate import Verdict, write_verdict
 from sensorium_server.manifest import digest
 
 __all__ = ["BOS", "EOS", "MAX_NEW_TOKENS", "PAD", "SIZES", "UNK", "VOCABULARY", "WORDS", "build"]
@@ -115,7 +116,7 @@ def tokenizer() -> Tokenizer:
 
 
 def build(repository: Path) -> Path:
-    """Write the whole repository with its manifest; return its path."""
+    """Write the whole repository with its manifest, taken as proven; return its path."""
     for model in (*BACKENDS, *ENSEMBLES):
         (repository / model / "1").mkdir(parents=True)
         text = _stage_config(model) if model in STAGES else _ensemble_config(model)
@@ -139,6 +140,7 @@ def build(repository: Path) -> Path:
             }
         )
     )
+    write_verdict(repository, "toy", Verdict(passed=True, inputs=0, failures=()))
     return repository
 
 
