@@ -12,7 +12,10 @@ One line per module, in the order in which an export meets them:
 - `seeded_inputs`, `runners`, `compare`, `stage_parity`: run both, then judge.
 - `model_config`, `stage_parameters`, `pbtxt`, `repository`: Triton's configs and folders.
 - `repository_check`, `ensemble_check`: everything that is wrong with them, at once.
-- `manifest`, `publish`: digests, and the repository's change as a whole or not at all.
+- `manifest`, `publish`, `repository_lock`: digests, and the repository's change as a whole or not
+  at all, one at a time.
+- `inspect_cli`, `inspect_repository`, `inspect_graphs`, `inspect_view`, `inspect_plot`: the verb
+  `sensorium inspect`, which shows what was published from its files alone.
 
 And those of a verification:
 

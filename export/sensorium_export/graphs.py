@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from sensorium.contract import (
     DECODER_GRAPHS,
@@ -14,6 +13,9 @@ from sensorium.contract import (
 )
 from sensorium_export.ensembles import NETWORKS
 from sensorium_export.recipe import Recipe
+
+if TYPE_CHECKING:  # `sensorium inspect` does without PyTorch.
+    from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Graph:
     module: str
     method: str = "forward"
 
-    def module_in(self, model: nn.Module) -> nn.Module:
+    def module_in(self, model: "nn.Module") -> "nn.Module":
         """Return the part of the whole model that this graph is made of."""
         return model.get_submodule(self.module)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sensorium.contract import (
     BATCH,
@@ -19,9 +19,11 @@ from sensorium.contract import (
     Signature,
 )
 from sensorium.errors import ConfigurationError
-from sensorium_export.checkpoint import Checkpoint
 from sensorium_export.ensembles import OPTIONAL_PARTS, Chain, chains_with, signature_in, stages_of
-from sensorium_export.models import ModelConfig
+
+if TYPE_CHECKING:  # They import PyTorch, which `sensorium inspect` does without.
+    from sensorium_export.checkpoint import Checkpoint
+    from sensorium_export.models import ModelConfig
 
 Values = TypeVar("Values")
 
@@ -228,7 +230,7 @@ class Recipe:
         return TASKS[name] if name in TASKS else signature_in(name, self.chains.values())
 
 
-def recipe_from_checkpoint(checkpoint: Checkpoint, bundle: str = "") -> Recipe:
+def recipe_from_checkpoint(checkpoint: "Checkpoint", bundle: str = "") -> Recipe:
     """Read the recipe out of a loaded checkpoint; `bundle` names it otherwise than its config does.
 
     Raises:
@@ -309,7 +311,7 @@ def family_recipe(
 
 
 def _check_keys(
-    checkpoint: Checkpoint, sections: Mapping[str, type], labels: Iterable[str]
+    checkpoint: "Checkpoint", sections: Mapping[str, type], labels: Iterable[str]
 ) -> None:
     missing = [
         f"{section}.{field.name}"
@@ -324,7 +326,7 @@ def _check_keys(
         )
 
 
-def _largest(model: ModelConfig, text: Mapping[str, int]) -> dict[str, int]:
+def _largest(model: "ModelConfig", text: Mapping[str, int]) -> dict[str, int]:
     return {
         BATCH: MAX_BATCH_SIZE,
         SEQUENCE: text["max_tokens"],

@@ -26,13 +26,14 @@ def check(repository: Path) -> list[str]:
         ConfigurationError: an artefact or a manifest is corrupt; the message lists all.
     """
     manifests = sorted(repository.glob("*" + SUFFIX))
-    problems = [problem for manifest in manifests for problem in _problems(repository, manifest)]
-    if problems:
-        raise ConfigurationError("\n".join(problems))
+    found = [problem for manifest in manifests for problem in problems(manifest)]
+    if found:
+        raise ConfigurationError("\n".join(found))
     return [manifest.name.removesuffix(SUFFIX) for manifest in manifests]
 
 
-def _problems(repository: Path, manifest: Path) -> list[str]:
+def problems(manifest: Path) -> list[str]:
+    """Return what is wrong with the artefacts of a manifest, or with itself."""
     try:
         files: dict[str, str] = dict(json.loads(manifest.read_text(encoding="utf-8"))["files"])
     except (ValueError, KeyError, TypeError) as error:
@@ -40,7 +41,7 @@ def _problems(repository: Path, manifest: Path) -> list[str]:
     return [
         problem
         for name, expected in files.items()
-        if (problem := _problem(repository / name, expected, manifest.name))
+        if (problem := _problem(manifest.parent / name, expected, manifest.name))
     ]
 
 
