@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import ClapFeatureExtractor, ClapModel
 
+from sensorium.errors import ConfigurationError
 from sensorium_export.families.ensembles import native, other
 from sensorium_export.families.sounds import check_extractor, hearing
-from sensorium_export.families.source import FamilySource, loaded
+from sensorium_export.families.source import CONFIG_FILE, FamilySource, loaded
 from sensorium_export.families.texts import reading, text_recipe, text_tokenizer
 from sensorium_export.recipe import AudioRecipe, family_recipe
 
@@ -54,6 +55,11 @@ def load(path: Path, bundle: str) -> FamilySource:
             fused of random parts.
     """
     clap = loaded(ClapModel, path)
+    if clap.config.audio_config.enable_fusion:
+        raise ConfigurationError(
+            f"{path.name}/{CONFIG_FILE}: audio_config.enable_fusion = true hears random parts of a "
+            f"longer sound, which has no one answer. Use a checkpoint without fusion."
+        )
     tokenizer = text_tokenizer(path)
     extractor: Any = ClapFeatureExtractor.from_pretrained(path, local_files_only=True)
     check_extractor(
