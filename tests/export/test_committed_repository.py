@@ -25,12 +25,14 @@ from sensorium_export.recipe import recipe_from_checkpoint
 from sensorium_export.repository_check import repository_problems
 from sensorium_export.runners import run_onnx, session_from_onnx
 from sensorium_export.seeded_inputs import cases
+from sensorium_server.gate import check_verified
 from sensorium_server.manifest import check, digest
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "checkpoints/playroom"
 COMMITTED = ROOT / "model_repository"
 MANIFEST = "playroom.manifest.json"
+CARD = "playroom.card.json"
 SAME_GRAPH = ("torch", "onnx", "onnxscript")
 TOLERANCE = 1e-5
 PRESENT = [graph for graph in GRAPHS if (COMMITTED / graph.path).is_file()]
@@ -62,11 +64,16 @@ def interface_of(model: onnx.ModelProto) -> Interface:
 
 
 def test_same_files_and_the_same_text(fresh: Path) -> None:
-    """Every config, script and tokenizer is what the exporter writes."""
-    assert files_of(COMMITTED) == files_of(fresh)
+    """Every config, script and tokenizer is what the exporter writes; the card is `verify`'s."""
+    assert files_of(COMMITTED) == files_of(fresh) | {CARD}
     for name in sorted(files_of(fresh)):
         if not name.endswith((".onnx", MANIFEST)):
             assert (COMMITTED / name).read_text() == (fresh / name).read_text(), name
+
+
+def test_committed_bundle_is_proven() -> None:
+    """Its card is of these very files, so that it is served at once."""
+    check_verified(COMMITTED)
 
 
 def test_manifest_belongs_to_this_checkpoint() -> None:
