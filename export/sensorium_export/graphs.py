@@ -48,7 +48,7 @@ GRAPHS: tuple[Graph, ...] = (
 )
 """The graphs of all stages, in the order in which data flows."""
 
-_LATENT = _parts_of("image_decoder", LATENT_GRAPHS)
+LATENT = _parts_of("image_decoder", LATENT_GRAPHS)
 """What an image decoder has besides, when it denoises latents."""
 
 
@@ -56,6 +56,6 @@ def graphs_of(recipe: Recipe) -> tuple[Graph, ...]:
     """Return the graphs that a bundle's stages are made of, with the outputs that it uses."""
     return tuple(
         replace(graph, signature=recipe.signature(graph.name)) if graph.name in STAGES else graph
-        for graph in (*GRAPHS, *(() if recipe.diffusion is None else _LATENT))
+        for graph in (*GRAPHS, *(() if recipe.diffusion is None else LATENT))
         if graph.module in recipe.stages
     )

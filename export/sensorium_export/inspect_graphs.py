@@ -10,7 +10,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from sensorium.contract import DYNAMIC_AXES, DType, TensorSpec, bare_name
 from sensorium_export.ensemble_check import type_text, types_of
-from sensorium_export.graphs import GRAPHS, Graph
+from sensorium_export.graphs import GRAPHS, LATENT, Graph
 
 Axes = tuple[int | str, ...]
 
@@ -37,7 +37,7 @@ class _Signature:
 def stage_graph_problems(repository: Path, model: str, config: ModelConfig) -> Iterator[str]:
     """Return what is wrong with a stage's graphs; files that are missing are somebody else's."""
     sizes: dict[str, int] = {}
-    for graph in GRAPHS:
+    for graph in (*GRAPHS, *LATENT):
         if graph.module != bare_name(model):
             continue
         path = repository / model / "1" / Path(graph.path).name

@@ -16,7 +16,7 @@ from sensorium.errors import ConfigurationError
 from sensorium_export.ensemble_check import ensemble_problems, types_of
 from sensorium_export.inspect_graphs import stage_graph_problems
 from sensorium_export.model_config import BACKENDS, config_from_pbtxt
-from sensorium_export.repository import CONFIG_FILE, artefacts_of
+from sensorium_export.repository import CONFIG_FILE, files_beside_graphs
 from sensorium_server import manifest as digests
 
 _IGNORED = ".gitkeep"
@@ -185,7 +185,8 @@ def _problems(
         return
     if config.backend != BACKENDS[kind]:
         yield f'{model}: backend "{config.backend}", expected "{BACKENDS[kind]}"'
-    files = [f"{model}/1/{file}" for file in artefacts_of(kind)]
+    graphs = ("model.onnx",) if BACKENDS[kind] == "onnxruntime" else ()
+    files = [f"{model}/1/{file}" for file in (*graphs, *files_beside_graphs(kind))]
     missing = {file for file in files if not (repository / file).is_file()}
     # Those that the manifest lists are missed by it as well.
     yield from (f"{file} is missing" for file in sorted(missing - listed.keys()))

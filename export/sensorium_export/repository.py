@@ -70,9 +70,12 @@ def artefacts_of(name: str, recipe: Recipe) -> tuple[str, ...]:
     if name in TASKS:
         return ()
     graphs = [graph.path for graph in graphs_of(recipe) if graph.path.startswith(f"{name}/")]
-    files = [Path(path).name for path in graphs]
-    if BACKENDS[name] == "python":
-        files.append("model.py")
-    if name in TOKENIZER_STAGES:
+    return (*(Path(path).name for path in graphs), *files_beside_graphs(name))
+
+
+def files_beside_graphs(stage: str) -> tuple[str, ...]:
+    """Return what a stage's version directory holds in every bundle."""
+    files = ["model.py"] if BACKENDS[stage] == "python" else []
+    if stage in TOKENIZER_STAGES:
         files.append(TOKENIZER_FILE)
     return tuple(files)

@@ -132,25 +132,12 @@ def test_the_version_is_looked_up() -> None:
 
 
 def test_import_is_light() -> None:
-    """Importing the package takes under 0.2 s and pulls in nothing heavy."""
+    """Importing the package pulls in nothing heavy."""
     heavy = ("numpy", "grpc", "tritonclient", "aiohttp", "rich", "typer", "torch", "matplotlib")
-    code = (
-        "import sys, time; start = time.perf_counter(); import sensorium; "
-        "print(time.perf_counter() - start); "
-        f"print([name for name in {heavy} if name in sys.modules])"
-    )
-    seconds = []
-    for _ in range(5):
-        run = subprocess.run(
-            [sys.executable, "-c", code], check=True, capture_output=True, text=True
-        )
-        elapsed, loaded = run.stdout.splitlines()
-        assert loaded == "[]"
-        seconds.append(float(elapsed))
-        if seconds[-1] < 0.2:
-            break
+    code = f"import sys, sensorium; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
-    assert min(seconds) < 0.2
+    assert run.stdout == "[]\n"
 
 
 def test_a_bundle_goes_in_front_of_the_task() -> None:

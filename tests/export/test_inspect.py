@@ -160,7 +160,7 @@ def test_graphs_of_a_decoder_are_held_against_the_contract(copy: Path) -> None:
     problems = run(copy).stderr
 
     for problem in (
-        "input noisy: the axis image_size is open, the contract fixes it",
+        "input noisy: the axis noise_size is open, the contract fixes it",
         "input noise_level has the axes ['batch', 1], expected ['batch']",
         "input condition is INT64, expected FP32",
         f"input condition: width is {width + 1}, elsewhere {width}",
