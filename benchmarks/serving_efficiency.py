@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from harness import machine, report
 from harness.bundles import RECIPES, Tuning, bundle, tuned
+from harness.page import update_page
 from harness.plot import plot
 from harness.rounds import FULL, QUICK, Plan, measure_bundle
 from harness.summary import summary_of
@@ -24,9 +25,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent / "model_repository"
 CACHE = HERE.parent / ".cache" / "benchmarks"
 RESULTS = HERE / "results"
-README = HERE / "README.md"
 NAME = "serving_efficiency"
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 DEFAULT_BUNDLES = ("playroom", "vit-b-32")
 WIDTH = 150
 """Columns that the tables need; a narrower terminal wraps them."""
@@ -76,7 +75,7 @@ def main(
     if target := output or (RESULTS if publishing else None):
         write(results, target)
     if publishing:
-        update_page(results)
+        update_page("results", report.markdown(results))
     if as_json:
         print(json.dumps(results, indent=2))
         return
@@ -116,15 +115,6 @@ def write(results: dict[str, Any], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     (target / f"{NAME}.json").write_text(json.dumps(results, indent=2) + "\n")
     plot(results, target / f"{NAME}.png")
-
-
-def update_page(results: dict[str, Any]) -> None:
-    """Put the tables into README.md, in the place of the old ones."""
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page = f"{before}{BEGIN}\n{report.markdown(results)}\n{END}{after}"
-    README.write_text(page, encoding="utf-8")
 
 
 def _published(name: str) -> Path | None:

@@ -36,6 +36,8 @@ class LoadJob:
     server_pid: int
     """Whose processor time to note at both ends of the window."""
 
+    bundle: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class RawJob:
@@ -56,8 +58,24 @@ class RawJob:
     least_calls: int
 
 
-Job = LoadJob | RawJob
-_MODULES: dict[type[Job], str] = {LoadJob: "harness.load", RawJob: "harness.raw"}
+@dataclass(frozen=True, slots=True)
+class LibraryJob:
+    """A checkpoint's task by transformers itself, from file bytes, one after the other."""
+
+    checkpoint: str
+    task: str
+    inputs: str
+    threads: int
+    seconds: float
+    least_calls: int
+
+
+Job = LoadJob | RawJob | LibraryJob
+_MODULES: dict[type[Job], str] = {
+    LoadJob: "harness.load",
+    RawJob: "harness.raw",
+    LibraryJob: "harness.library",
+}
 
 
 def run(jobs: Sequence[Job]) -> list[dict[str, Any]]:

@@ -46,12 +46,12 @@ class Calls:
             self.begins.append(begin)
 
 
-def messages(inputs: Inputs) -> list[bytes]:
-    """Return the serialised requests, as any KServe v2 client would send them."""
-    signature = contract.TASKS[inputs.task]
+def messages(inputs: Inputs, bundle: str = "") -> list[bytes]:
+    """Return the serialised requests to a bundle, as any KServe v2 client would send them."""
+    signature, model_name = contract.TASKS[inputs.task], contract.model_name(inputs.task, bundle)
     made = []
     for tensors in inputs.batches(1):
-        request = service_pb2.ModelInferRequest(model_name=inputs.task)
+        request = service_pb2.ModelInferRequest(model_name=model_name)
         for spec in signature.inputs:
             array = tensors[spec.name]
             request.inputs.add(name=spec.name, datatype=spec.dtype, shape=array.shape)
@@ -85,7 +85,7 @@ def measure(values: dict[str, Any], ready: Callable[[], None]) -> dict[str, Any]
 
 
 async def _measure(job: LoadJob, ready: Callable[[], None]) -> dict[str, Any]:
-    endless = itertools.cycle(messages(Inputs.load(job.task, Path(job.inputs))))
+    endless = itertools.cycle(messages(Inputs.load(job.task, Path(job.inputs)), job.bundle))
     async with grpc.aio.insecure_channel(job.address, options=_UNLIMITED) as channel:
         send: Send = channel.unary_unary(_METHOD)
         await send(next(endless))

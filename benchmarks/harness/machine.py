@@ -30,9 +30,9 @@ def machine() -> dict[str, object]:
     }
 
 
-def versions(triton: str) -> dict[str, str]:
-    """Return the versions of everything that takes part."""
-    packages = {name: version(name) for name in _PACKAGES}
+def versions(triton: str, *more: str) -> dict[str, str]:
+    """Return the versions of everything that takes part, and of more packages."""
+    packages = {name: version(name) for name in (*_PACKAGES, *more)}
     return {"python": platform.python_version(), "triton": triton, **packages}
 
 
