@@ -28,7 +28,10 @@ MEMORY = "memory"
 PAST = "past"
 EVENTS = "events"
 SAMPLES = "samples"
-DYNAMIC_AXES = frozenset({BATCH, SEQUENCE, MEL_FRAMES, MEDIA, MEMORY, PAST, EVENTS, SAMPLES})
+SPEECH_FRAMES = "speech_frames"
+DYNAMIC_AXES = frozenset(
+    {BATCH, SEQUENCE, MEL_FRAMES, MEDIA, MEMORY, PAST, EVENTS, SAMPLES, SPEECH_FRAMES}
+)
 
 
 class DType(StrEnum):
@@ -97,6 +100,8 @@ AUDIO_MASK = TensorSpec("audio_mask", DType.INT64, ("audio_tokens",))
 AUDIO_EMBEDDING = TensorSpec("audio_embedding", DType.FP32, ("embedding_dim",))
 WAVEFORM = TensorSpec("waveform", DType.FP32, (SAMPLES,))
 WAVEFORM_MASK = TensorSpec("waveform_mask", DType.INT64, (SAMPLES,))
+CTC_LOGITS = TensorSpec("ctc_logits", DType.FP32, (SPEECH_FRAMES, "vocabulary"))
+CTC_MASK = TensorSpec("ctc_mask", DType.INT64, (SPEECH_FRAMES,))
 SOUND_ACTIVITY = TensorSpec("sound_activity", DType.FP32, (MEL_FRAMES, "sounds"))
 FRAMES = TensorSpec("frames", DType.FP32, ("frames", 3, "image_size", "image_size"))
 DURATION_S = TensorSpec("duration_s", DType.FP32, (1,))
@@ -185,7 +190,15 @@ STAGES: Mapping[str, Signature] = MappingProxyType(
         ),
         "audio_encoder": Signature(
             (LOG_MEL, LOG_MEL_MASK),
-            (AUDIO_TOKENS, AUDIO_MASK, AUDIO_EMBEDDING, SOUND_ACTIVITY, CLASS_LOGITS),
+            (
+                AUDIO_TOKENS,
+                AUDIO_MASK,
+                AUDIO_EMBEDDING,
+                SOUND_ACTIVITY,
+                CLASS_LOGITS,
+                CTC_LOGITS,
+                CTC_MASK,
+            ),
             optional=(WAVEFORM, WAVEFORM_MASK),
         ),
         "video_encoder": Signature(
@@ -212,6 +225,7 @@ STAGES: Mapping[str, Signature] = MappingProxyType(
         ),
         "label_postprocess": Signature((CLASS_LOGITS,), (CLASS_LABELS, CLASS_SCORES)),
         "answer_postprocess": Signature((CLASS_LOGITS,), (ANSWER, SCORE)),
+        "ctc_postprocess": Signature((CTC_LOGITS, CTC_MASK), (TRANSCRIPT, SCORE)),
         "image_decoder": Signature(
             (TEXT_TOKENS, ATTENTION_MASK, SEED, STEPS, GUIDANCE_SCALE), (IMAGE,)
         ),

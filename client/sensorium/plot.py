@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sensorium.errors import ConfigurationError, InvalidInputError
 from sensorium.results import Event
@@ -11,6 +11,7 @@ from sensorium.results import Event
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 _WIDTH_IN, _ROW_IN, _FRAME_IN = 8.0, 0.32, 1.1
 _COLORS = "YlGnBu"
@@ -33,25 +34,44 @@ def plot_events(
         ConfigurationError: matplotlib is not installed.
         InvalidInputError: the file cannot be written or its format is unknown.
     """
-    try:
-        from matplotlib import colormaps  # noqa: PLC0415 - heavy and optional
-        from matplotlib.cm import ScalarMappable  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigurationError(
-            "drawing a timeline needs matplotlib, which is not installed. "
-            "Install it with: pip install 'sensorium[plot]'"
-        ) from error
     rows = _rows(events)
-    figure = Figure(figsize=(_WIDTH_IN, _FRAME_IN + _ROW_IN * max(1, len(rows))))
+    figure = figure_for("a timeline", _WIDTH_IN, _FRAME_IN + _ROW_IN * max(1, len(rows)))
+    from matplotlib import colormaps  # noqa: PLC0415 - heavy and optional
+    from matplotlib.cm import ScalarMappable  # noqa: PLC0415
+
     axes = figure.subplots()
     colors = colormaps[_COLORS]
     _draw_rows(axes, rows, colors)
     axes.set_title(title or "")
     figure.colorbar(ScalarMappable(cmap=colors), ax=axes, label="score", pad=0.02)
+    return saved(figure, path, dpi=150, bbox_inches="tight")
+
+
+def figure_for(what: str, width_in: float, height_in: float) -> "Figure":
+    """Return an empty figure of a size in inches for `what`, which an error then names.
+
+    Raises:
+        ConfigurationError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import figure  # noqa: PLC0415 - heavy and optional
+    except ImportError as error:
+        raise ConfigurationError(
+            f"drawing {what} needs matplotlib, which is not installed. "
+            "Install it with: pip install 'sensorium[plot]'"
+        ) from error
+    return figure.Figure(figsize=(width_in, height_in))
+
+
+def saved(figure: "Figure", path: str | os.PathLike[str], **options: Any) -> Path:  # noqa: ANN401 - matplotlib's
+    """Write a figure, with options of `Figure.savefig`, and return where.
+
+    Raises:
+        InvalidInputError: The file cannot be written or its format is unknown.
+    """
     target = Path(path)
     try:
-        figure.savefig(target, dpi=150, bbox_inches="tight")
+        figure.savefig(target, **options)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidInputError(f"cannot write {str(target)!r}: {reason}.") from error

@@ -1,7 +1,7 @@
 """From a checkpoint to a published bundle: export every graph, prove it, write, check, publish."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sensorium.contract import checked_bundle
@@ -9,6 +9,7 @@ from sensorium.errors import ConfigurationError
 from sensorium_export.graphs import graphs_of
 from sensorium_export.manifest import Manifest, manifest_from_build, manifest_path
 from sensorium_export.onnx_graph import files_from_onnx, onnx_from_module
+from sensorium_export.precision import Drift, chosen_precisions, drift, lowered
 from sensorium_export.publish import publish, staging_beside
 from sensorium_export.repository import write_repository
 from sensorium_export.repository_check import check_repository
@@ -22,11 +23,12 @@ Advance = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ExportedBundle:
-    """What an export left: the manifest that was published and the parity of every graph."""
+    """What an export left: the manifest, the parity of every graph, the drift of lowered ones."""
 
     repository: Path
     manifest: Manifest
     parities: tuple[GraphParity, ...]
+    drifts: tuple[Drift, ...]
 
 
 def export_bundle(
@@ -35,6 +37,7 @@ def export_bundle(
     advance: Advance = lambda _done, _steps: None,
     *,
     bundle: str = "",
+    precision: Sequence[str] = (),
 ) -> ExportedBundle:
     """Export a checkpoint's graphs and publish them as a model repository.
 
@@ -46,23 +49,26 @@ def export_bundle(
         bundle: What to call the bundle and, in front, its models, so that several share the
             repository; without it, those of a family are called like the directory, and those
             of Sensorium's own format have no name in front.
+        precision: Those of stages that shall not be served in fp32; see `chosen_precisions`.
 
     Raises:
         ConfigurationError: The checkpoint cannot be exported, or a graph disagrees with PyTorch.
             The repository is then as it was.
     """
     source = open_source(checkpoint, checked_bundle(bundle))
-    recipe = source.recipe
+    chosen = chosen_precisions(precision, source.recipe)
+    recipe = replace(source.recipe, precision=chosen)
     repository = repository.resolve()
     with staging_beside(repository) as staging:
         graphs, parities = _graphs(source, advance)
+        drifts = _lower(graphs, source, chosen)
         write_repository(staging, recipe, graphs, source.tokenizer_path)
         check_repository(staging, recipe)
-        manifest = manifest_from_build(source, staging, parities)
+        manifest = manifest_from_build(source, staging, parities, drifts)
         manifest_path(staging, recipe.name).write_text(manifest.to_json(), encoding="utf-8")
         publish(staging, repository, recipe.name)
         advance("published", len(parities) + 1)
-    return ExportedBundle(repository, manifest, parities)
+    return ExportedBundle(repository, manifest, parities, drifts)
 
 
 def _graphs(source: Source, advance: Advance) -> tuple[dict[str, bytes], tuple[GraphParity, ...]]:
@@ -87,3 +93,18 @@ def _graphs(source: Source, advance: Advance) -> tuple[dict[str, bytes], tuple[G
             f"{len(failures)} outputs differ from PyTorch; nothing was published:{listed}"
         )
     return graphs, tuple(parities)
+
+
+def _lower(
+    graphs: dict[str, bytes], source: Source, precision: Mapping[str, str]
+) -> tuple[Drift, ...]:
+    """Put the graphs of some stages into a lower precision, and measure what that does."""
+    drifts = []
+    for graph in graphs_of(source.recipe):
+        if graph.name not in precision:
+            continue
+        own = {path: data for path, data in graphs.items() if path.startswith(graph.path)}
+        files = lowered(own, precision[graph.name])
+        graphs |= files
+        drifts.append(drift(graph, source.model, files, source.recipe, precision[graph.name]))
+    return tuple(drifts)

@@ -64,13 +64,24 @@ def export(
     *,
     repository: Repository = DEFAULT_REPOSITORY,
     bundle: Bundle = "",
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Serve encoders and fusion in bf16 (by OpenVINO) or int8, or one of them: "
+            "image_encoder=int8. May be given several times. What it does to the answers is for "
+            "sensorium verify to say.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Export a checkpoint to ONNX, prove every graph against PyTorch, and publish the models."""
     from sensorium_export.bundle import export_bundle  # noqa: PLC0415 - imports PyTorch
 
     with _progress(f"exporting {checkpoint.name}") as advance:
-        exported = export_bundle(checkpoint, repository, advance, bundle=bundle)
+        exported = export_bundle(
+            checkpoint, repository, advance, bundle=bundle, precision=precision or ()
+        )
     manifest = exported.manifest
     if as_json:
         typer.echo(manifest.to_json(), nl=False)
@@ -81,6 +92,8 @@ def export(
             f"{parity.graph}: {len(parity.found)} outputs like PyTorch's, "
             f"at most {worst.max_rel:.1e} apart (tolerance {worst.tolerance:g})"
         )
+    for drift in exported.drifts:
+        typer.echo(f"{drift.stage} in {drift.precision}: cosine {drift.cosine:.6f} on noise")
     typer.echo(f"{manifest.bundle}: {len(manifest.models)} models in {repository}")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,14 @@ def difference(
 def worst(differences: tuple[Difference, ...]) -> Difference:
     """Return the difference that is furthest over, or nearest to, its tolerance."""
     return max(differences, key=lambda one: (not one.is_within, one.max_rel))
+
+
+def least_cosine(expected: NDArray[Any], actual: NDArray[Any]) -> float:
+    """Return the least cosine between corresponding rows, each as one vector; 1 if both are 0."""
+    one, other = (array.astype(np.float64).reshape(len(array), -1) for array in (expected, actual))
+    norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    cosines = (one * other).sum(-1) / np.maximum(norms, np.finfo(np.float64).tiny)
+    return float(np.min(np.where((one == other).all(-1), 1.0, cosines)))
 
 
 def _why_incomparable(expected: FloatOrInt, actual: FloatOrInt | None) -> str:

@@ -6,24 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
-from sensorium.contract import DYNAMIC_AXES, DType, TensorSpec, bare_name
+from sensorium.contract import DYNAMIC_AXES, TensorSpec, bare_name
 from sensorium_export.ensemble_check import type_text, types_of
 from sensorium_export.graphs import GRAPHS, LATENT, Graph
+from sensorium_export.model_config import TRITON_TYPE
 
 Axes = tuple[int | str, ...]
 
 _MODEL = "model"
 _SEVERITY_FATAL = 4
-_TRITON_TYPE = {
+_GRAPH_TYPE = {
     "tensor(float)": "TYPE_FP32",
     "tensor(float16)": "TYPE_FP16",
     "tensor(int64)": "TYPE_INT64",
     "tensor(int32)": "TYPE_INT32",
     "tensor(bool)": "TYPE_BOOL",
 }
-_CONTRACT_TYPE = {DType.FP32: "TYPE_FP32", DType.INT64: "TYPE_INT64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def _signature(path: Path) -> _Signature:
 
 
 def _described(values: Sequence[Any]) -> dict[str, tuple[str, Axes]]:
-    return {one.name: (_TRITON_TYPE.get(one.type, one.type), tuple(one.shape)) for one in values}
+    return {one.name: (_GRAPH_TYPE.get(one.type, one.type), tuple(one.shape)) for one in values}
 
 
 def _config_problems(where: str, found: _Signature, config: ModelConfig) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _spec_problems(
     where: str, spec: TensorSpec, found: tuple[str, Axes], sizes: dict[str, int]
 ) -> Iterator[str]:
     dtype, axes = found
-    if dtype != _CONTRACT_TYPE.get(spec.dtype):
+    if dtype != DataType.Name(TRITON_TYPE[spec.dtype]):
         yield f"{where} {spec.name} is {dtype.removeprefix('TYPE_')}, expected {spec.dtype}"
     if len(axes) != len(spec.shape) + 1:
         yield f"{where} {spec.name} has the axes {list(axes)}, expected {['batch', *spec.shape]}"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sensorium.contract import bare_name
-from sensorium.errors import ConfigurationError, InvalidInputError
+from sensorium.errors import ConfigurationError
+from sensorium.plot import figure_for, saved
 from sensorium_export.inspect_repository import Bundle, Stage, Task, Tensor
 
 if TYPE_CHECKING:
@@ -38,13 +39,6 @@ def plot_tasks(bundles: Sequence[Bundle], path: str | os.PathLike[str]) -> Path:
         ConfigurationError: matplotlib is not installed, or there is no task to draw.
         InvalidInputError: The file cannot be written or its format is unknown.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - heavy and optional
-    except ImportError as error:
-        raise ConfigurationError(
-            "drawing a pipeline needs matplotlib, which is not installed. "
-            "Install it with: pip install 'sensorium[plot]'"
-        ) from error
     tasks = [(task, bundle.stages) for bundle in bundles for task in bundle.tasks]
     if not tasks:
         raise ConfigurationError("there is no task to draw.")
@@ -55,7 +49,7 @@ def plot_tasks(bundles: Sequence[Bundle], path: str | os.PathLike[str]) -> Path:
         max(size[1] for size in sizes[first : first + columns])
         for first in range(0, len(sizes), columns)
     ]
-    figure = Figure(figsize=(columns * width, sum(heights) + _TITLE * len(heights)))
+    figure = figure_for("a pipeline", columns * width, sum(heights) + _TITLE * len(heights))
     grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
     for number, (task, stages) in enumerate(tasks):
         row, column = divmod(number, columns)
@@ -67,13 +61,7 @@ def plot_tasks(bundles: Sequence[Bundle], path: str | os.PathLike[str]) -> Path:
         axes.axis("off")
         axes.set_title(task.model, fontsize=10, fontweight="bold", loc="left")
     figure.tight_layout()
-    target = Path(path)
-    try:
-        figure.savefig(target, dpi=120)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInputError(f"cannot write {str(target)!r}: {reason}.") from error
-    return target
+    return saved(figure, path, dpi=120)
 
 
 def edges_of(task: Task, stages: Mapping[str, Stage]) -> Edges:

@@ -15,8 +15,9 @@ from sensorium.contract import STAGES, TASKS, bare_name
 from sensorium.errors import ConfigurationError
 from sensorium_export.ensemble_check import ensemble_problems, types_of
 from sensorium_export.inspect_graphs import stage_graph_problems
-from sensorium_export.model_config import BACKENDS, config_from_pbtxt
+from sensorium_export.model_config import BACKENDS
 from sensorium_export.repository import CONFIG_FILE, files_beside_graphs
+from sensorium_export.repository_check import identity_problems, read_configs
 from sensorium_server import manifest as digests
 
 _IGNORED = ".gitkeep"
@@ -36,10 +37,14 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A Triton model that computes; `parity` has the manifest's figures of each of its graphs."""
+    """A Triton model that computes.
+
+    `precision` is empty for fp32; `parity` has the manifest's figures of each of its graphs.
+    """
 
     model: str
     backend: str
+    precision: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     files: Mapping[str, int]
@@ -140,15 +145,8 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def _bundle(repository: Path, name: str, values: Mapping[str, Any]) -> Bundle:
     problems = digests.problems(repository / f"{name}{digests.SUFFIX}") if name else []
-    configs: dict[str, ModelConfig] = {}
-    for model in values["models"]:
-        try:
-            text = (repository / model / CONFIG_FILE).read_text(encoding="utf-8")
-            configs[model] = config_from_pbtxt(text, f"{model}/{CONFIG_FILE}")
-        except FileNotFoundError:
-            problems.append(f"{model}/{CONFIG_FILE} is missing")
-        except ConfigurationError as error:
-            problems.append(str(error))
+    configs, unread = read_configs(repository, values["models"])
+    problems += unread
     for model, config in configs.items():
         problems += _problems(repository, model, config, configs, values["files"])
     tasks = {model: one for model, one in configs.items() if one.platform == "ensemble"}
@@ -174,8 +172,7 @@ def _problems(
     listed: Mapping[str, str],
 ) -> Iterator[str]:
     kind = bare_name(model)
-    if config.name != model:
-        yield f'{model}: the config is named "{config.name}"'
+    yield from identity_problems(model, config)
     if config.platform == "ensemble":
         yield from (f"{model}: {one}" for one in ensemble_problems(config, configs))
     if not (repository / model / "1").is_dir():
@@ -183,8 +180,6 @@ def _problems(
         return
     if kind not in STAGES:
         return
-    if config.backend != BACKENDS[kind]:
-        yield f'{model}: backend "{config.backend}", expected "{BACKENDS[kind]}"'
     graphs = ("model.onnx",) if BACKENDS[kind] == "onnxruntime" else ()
     files = [f"{model}/1/{file}" for file in (*graphs, *files_beside_graphs(kind))]
     missing = {file for file in files if not (repository / file).is_file()}
@@ -199,6 +194,7 @@ def _stage(repository: Path, model: str, config: ModelConfig, parity: Mapping[st
     return Stage(
         model,
         config.backend or config.platform,
+        config.parameters["precision"].string_value if "precision" in config.parameters else "",
         _tensors(config.input),
         _tensors(config.output),
         {path.name: path.stat().st_size for path in files if path.name != _IGNORED},

@@ -57,7 +57,8 @@ def _add_task(branch: Tree, task: Task, bundle: Bundle, shown: set[str]) -> None
 
 def _add_stage(branch: Tree, stage: Stage, step: Step | None) -> None:
     """Draw a stage; in a task each tensor with the name that it has there, if that is another."""
-    node = branch.add(f"[green]{stage.model}[/] · {stage.backend}")
+    lowered = f" · {stage.precision}" if stage.precision else ""
+    node = branch.add(f"[green]{stage.model}[/] · {stage.backend}{lowered}")
     for name, size in stage.files.items():
         node.add(f"[dim]{name} · {_megabytes(size)}[/]")
     for graph, figures in stage.parity.items():

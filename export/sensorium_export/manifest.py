@@ -13,6 +13,7 @@ from typing import Any
 
 from sensorium.errors import ConfigurationError
 from sensorium_export.onnx_graph import OPSET
+from sensorium_export.precision import Drift
 from sensorium_export.source import Source
 from sensorium_export.stage_parity import GraphParity
 from sensorium_server.manifest import SUFFIX, digest
@@ -22,7 +23,10 @@ PACKAGES = ("sensorium", "torch", "onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is written; `files` maps paths in the repository to digests."""
+    """What is written; `files` maps paths in the repository to digests.
+
+    `precision` has the stages that are not served in fp32, and how far they drift on noise.
+    """
 
     bundle: str
     created_from: Mapping[str, str]
@@ -30,6 +34,7 @@ class Manifest:
     models: tuple[str, ...]
     files: Mapping[str, str]
     parity: Mapping[str, Mapping[str, float]]
+    precision: Mapping[str, Mapping[str, str | float]]
 
     def to_json(self) -> str:
         """Write it as text, the same for the same bundle."""
@@ -42,11 +47,13 @@ class Manifest:
             "files": dict(self.files),
             "parity": {stage: dict(figures) for stage, figures in self.parity.items()},
         }
+        if self.precision:
+            values["precision"] = {stage: dict(one) for stage, one in self.precision.items()}
         return json.dumps(values, indent=2) + "\n"
 
 
 def manifest_from_build(
-    source: Source, repository: Path, parities: Iterable[GraphParity]
+    source: Source, repository: Path, parities: Iterable[GraphParity], drifts: Iterable[Drift]
 ) -> Manifest:
     """Describe a repository that has just been written and holds nothing but the bundle."""
     models = sorted(entry.name for entry in repository.iterdir())
@@ -65,6 +72,10 @@ def manifest_from_build(
             }
             for one in parities
         },
+        precision={
+            one.stage: {"precision": one.precision, "cosine": round(one.cosine, 6)}
+            for one in drifts
+        },
     )
 
 
@@ -79,6 +90,15 @@ def models_in(repository: Path, bundle: str) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     return tuple(json.loads(path.read_text(encoding="utf-8")).get("models", ()))
+
+
+def precision_in(repository: Path, bundle: str) -> dict[str, str]:
+    """Return the precision of each stage of a published bundle that is not served in fp32."""
+    path = manifest_path(repository, bundle)
+    if not path.is_file():
+        return {}
+    chosen = json.loads(path.read_text(encoding="utf-8")).get("precision", {})
+    return {stage: one["precision"] for stage, one in chosen.items()}
 
 
 def check_origin(repository: Path, bundle: str, checkpoint: Path) -> None:

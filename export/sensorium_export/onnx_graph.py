@@ -77,6 +77,7 @@ def onnx_from_module(
     )
     model = _exported(_Call(module, method).eval(), inputs, axes, signature, name)
     _strip(model, name)
+    _name_axes(model, signature)
     problems = _problems(model, signature, sizes)
     if problems:
         raise ConfigurationError(
@@ -174,6 +175,15 @@ def _strip(model: onnx.ModelProto, name: str) -> None:
     for part in parts:
         part.doc_string = ""
         del part.metadata_props[:]
+
+
+def _name_axes(model: onnx.ModelProto, signature: Signature) -> None:
+    """Name an output's open axis by the contract where no input has it: it is a formula then."""
+    given = {axis for spec in signature.inputs for axis in spec.shape}
+    for value, spec in zip(model.graph.output, signature.outputs, strict=False):
+        for dim, axis in zip(value.type.tensor_type.shape.dim[1:], spec.shape, strict=False):
+            if dim.dim_param and axis in DYNAMIC_AXES and axis not in given:
+                dim.dim_param = str(axis)
 
 
 def _problems(model: onnx.ModelProto, signature: Signature, sizes: Mapping[str, int]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from sensorium_export.judgement import Failure, Figures
-from sensorium_export.recipe import Tolerance
+from sensorium_export.tolerance import Tolerance, Tolerances
 
 TASK_WAYS = ("ONNX", "ONNX by 8", "gRPC", "HTTP")
 """The ways to an answer that are held against PyTorch's; `by 8` has eight inputs a request."""
@@ -28,7 +28,7 @@ _QUANTITIES = (
 )
 """Figures that are the larger the worse, what limits each, and its unit."""
 
-_COSINE = ("min_cosine", "cosine", "")
+_COSINES = (("min_cosine", "cosine"), ("min_stage_cosine", "stage_cosine"))
 NONE = "·"
 """What a cell shows that has no figure."""
 
@@ -38,26 +38,30 @@ class Card:
     """What a verification found; `tasks` and `stages` map a name to the figures of each way."""
 
     bundle: str
-    tolerance: Tolerance
+    tolerances: Tolerances
     tasks: Mapping[str, Mapping[str, Figures]]
     stages: Mapping[str, Mapping[str, Figures]]
 
     @property
     def has_passed(self) -> bool:
-        """Whether everything was equal to PyTorch's."""
+        """Whether everything was equal to PyTorch's, or enough of it where precision is lower."""
         return all(figures.has_passed for figures in self._all())
 
     @property
     def failures(self) -> list[Failure]:
         """What was not, stages first: they name the cause, tasks the consequence."""
-        return [failure for figures in self._all() for failure in figures.failures]
+        failed = (figures for figures in self._all() if not figures.has_passed)
+        return [failure for figures in failed for failure in figures.failures]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return {
             "bundle": self.bundle,
             "passed": self.has_passed,
-            "tolerance": dataclasses.asdict(self.tolerance),
+            "tolerance": dataclasses.asdict(self.tolerances.of_tasks),
+            "lowered": {
+                stage: dataclasses.asdict(one) for stage, one in self.tolerances.lowered.items()
+            },
             "tasks": _plain(self.tasks),
             "stages": _plain(self.stages),
         }
@@ -72,7 +76,7 @@ def task_rows(card: Card) -> tuple[Cells, list[Cells]]:
     """Return the header and the cells of the table of tasks."""
     header = (
         *("task", "PyTorch", "different", *(f"= {way}" for way in TASK_WAYS)),
-        *("|Δ|", "cosine", "tolerance", "verdict"),
+        *("|Δ|", "cosine", *_agreement_header(card), "tolerance", "verdict"),
     )
     rows = []
     for task, ways in card.tasks.items():
@@ -85,7 +89,8 @@ def task_rows(card: Card) -> tuple[Cells, list[Cells]]:
                 *(str(ways[way].equal) if way in ways else NONE for way in TASK_WAYS),
                 _differences(figures),
                 _least_cosine(figures),
-                _limits(figures, card.tolerance),
+                *([_agreement(figures)] if _agreement_header(card) else []),
+                _limits(figures, card.tolerances.of_tasks),
                 _verdict(figures),
             )
         )
@@ -108,8 +113,8 @@ def stage_rows(card: Card) -> tuple[Cells, list[Cells]]:
                 str(max(one.different for one in figures)),
                 *(str(ways[way].equal) for way in STAGE_WAYS),
                 _differences(figures),
-                _most(figures, "max_rel"),
-                _limits(figures, card.tolerance),
+                _relative(figures),
+                _limits(figures, card.tolerances.of_stage(stage)),
                 _verdict(figures),
             )
         )
@@ -182,11 +187,18 @@ def _differences(figures: Sequence[Figures]) -> str:
 
 def _limits(figures: Sequence[Figures], tolerance: Tolerance) -> str:
     """Return what was allowed of each quantity that was measured."""
+
+    def is_measured(figure: str) -> bool:
+        return any(getattr(one, figure) is not None for one in figures)
+
+    quantities = _QUANTITIES if tolerance.stage_cosine is None else _QUANTITIES[1:]
     shown = [
         f"{getattr(tolerance, limit):g}{unit}"
-        for figure, limit, unit in (*_QUANTITIES, _COSINE)
-        if any(getattr(one, figure) is not None for one in figures)
+        for figure, limit, unit in quantities
+        if is_measured(figure)
     ]
+    shown += [f"{getattr(tolerance, limit):g}" for figure, limit in _COSINES if is_measured(figure)]
+    shown += [f"{tolerance.agreement:.0%} of inputs"] if tolerance.agreement < 1 else []
     return ", ".join(shown) or "equal"
 
 
@@ -195,9 +207,27 @@ def _most(figures: Sequence[Figures], name: str) -> str:
     return f"{max(values):.1e}" if values else NONE
 
 
+def _relative(figures: Sequence[Figures]) -> str:
+    """Return how far a stage is off relative to its largest value, and by the cosine if judged."""
+    cosines = [one.min_stage_cosine for one in figures if one.min_stage_cosine is not None]
+    cosine = f", cosine {min(cosines):.6f}" if cosines else ""
+    return _most(figures, "max_rel") + cosine
+
+
 def _least_cosine(figures: Sequence[Figures]) -> str:
     values = [one.min_cosine for one in figures if one.min_cosine is not None]
     return f"{min(values):.6f}" if values else NONE
+
+
+def _agreement_header(card: Card) -> list[str]:
+    """Return the column that a bundle has whose stages are not all in fp32."""
+    return ["agreement"] if card.tolerances.lowered else []
+
+
+def _agreement(figures: Sequence[Figures]) -> str:
+    kinds = {kind for one in figures for kind in one.agreement}
+    least = {kind: min(one.agreement.get(kind, 1.0) for one in figures) for kind in kinds}
+    return ", ".join(f"{kind} {share:.1%}" for kind, share in sorted(least.items())) or NONE
 
 
 def _verdict(figures: Sequence[Figures]) -> str:

@@ -1,9 +1,7 @@
 """What a checkpoint says about serving it: sizes, preprocessing, text and tolerances."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
-from importlib import resources
+from dataclasses import MISSING, dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +18,8 @@ from sensorium.contract import (
 )
 from sensorium.errors import ConfigurationError
 from sensorium_export.ensembles import OPTIONAL_PARTS, Chain, chains_with, signature_in, stages_of
+from sensorium_export.sections import overridden, picked
+from sensorium_export.tolerance import FP32, PRECISIONS, Tolerance, tolerance_of
 
 if TYPE_CHECKING:  # They import PyTorch, which `sensorium inspect` does without.
     from sensorium_export.checkpoint import Checkpoint
@@ -35,23 +35,6 @@ PROVEN_MEL_FRAMES = 512
 
 PROVEN_SAMPLES = 16_000
 """The same for a network that hears samples themselves: a second of speech."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """The largest differences that still count as equal.
-
-    `stage` is relative to the largest absolute value of the expected output, `score`, `embedding`
-    and `time_s` are absolute, `cosine` is the least cosine of two embeddings, and `level` counts
-    the 256 levels of a drawn picture's channels.
-    """
-
-    stage: float
-    score: float
-    embedding: float
-    cosine: float
-    time_s: float
-    level: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +126,26 @@ class AudioRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class WaveformRecipe:
+    """How a sound becomes `waveform`; see `sensorium_server.stages.waveform`."""
+
+    sample_rate: int
+    normalize: bool
+    features: str = "waveform"
+
+
+@dataclass(frozen=True, slots=True)
+class CtcRecipe:
+    """How the frames' tokens become a text; see `sensorium_server.stages.transcripts`."""
+
+    tokens: tuple[str, ...]
+    blank: str
+    word_delimiter: str
+    lower_case: bool = False
+    clean_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VideoRecipe:
     """Which frames of a clip the encoder sees; each is treated as a picture is.
 
@@ -193,9 +196,11 @@ class Recipe:
     `bundle` is the name that its models share, empty for the default bundle's, which have none.
     `chains` has the steps of each task that the checkpoint can do. `sizes` gives the number for
     each fixed axis of the contract, `largest` the greatest number for each dynamic axis that
-    graphs are compared on. What the checkpoint lacks an encoder for is None, and its labels are
-    empty; `class_labels` are those of a classifier. `diffusion` is None for an image decoder of
-    Sensorium's own; one that has it denoises latents.
+    graphs are compared on. `precision` has the stages that are not served in fp32, where `drift`
+    stands in the place of `tolerance`. What the checkpoint lacks an encoder for is None, and its
+    labels are empty; `class_labels` are those of a classifier. `waveform` stands in the place of
+    `audio` where a network hears samples; `ctc` is set where it gives a token for each frame.
+    `diffusion` is None for an image decoder of Sensorium's own; one that has it denoises latents.
     """
 
     name: str
@@ -204,14 +209,18 @@ class Recipe:
     sizes: Mapping[str, int]
     largest: Mapping[str, int]
     tolerance: Tolerance
+    drift: Mapping[str, Tolerance]
+    precision: Mapping[str, str] = field(default_factory=dict)
     image: ImageRecipe | None = None
     text: TextRecipe | None = None
     audio: AudioRecipe | None = None
+    waveform: WaveformRecipe | None = None
     video: VideoRecipe | None = None
     audio_labels: tuple[str, ...] = ()
     video_labels: tuple[str, ...] = ()
     class_labels: tuple[str, ...] = ()
     activation: str = "softmax"
+    ctc: CtcRecipe | None = None
     events: EventRecipe = EventRecipe()
     diffusion: DiffusionRecipe | None = None
 
@@ -255,14 +264,15 @@ def recipe_from_checkpoint(checkpoint: "Checkpoint", bundle: str = "") -> Recipe
         chains=MappingProxyType(chains_with(parts)),
         sizes=MappingProxyType(model.sizes),
         largest=MappingProxyType(_largest(model, config["text"])),
-        image=ImageRecipe(**_values(ImageRecipe, config["image_preprocess"])),
-        text=TextRecipe(**_values(TextRecipe, config["text"])),
-        audio=AudioRecipe(**_values(AudioRecipe, config["audio_preprocess"])) if hears else None,
-        video=VideoRecipe(**_values(VideoRecipe, config["video_preprocess"])) if watches else None,
+        image=picked(ImageRecipe, config["image_preprocess"]),
+        text=picked(TextRecipe, config["text"]),
+        audio=picked(AudioRecipe, config["audio_preprocess"]) if hears else None,
+        video=picked(VideoRecipe, config["video_preprocess"]) if watches else None,
         audio_labels=tuple(config["audio_labels"]) if hears else (),
         video_labels=tuple(config["video_labels"]) if watches else (),
-        events=_overridden(EventRecipe, "events", {}, config),
-        tolerance=_overridden(Tolerance, "parity", _default_tolerance(), config),
+        events=overridden(EventRecipe, {}, config.get("events", {}), "events"),
+        tolerance=tolerance_of(FP32, config.get("parity", {}), "parity"),
+        drift=_drift(config.get("drift", {})),
     )
 
 
@@ -284,8 +294,8 @@ def family_recipe(
         bundle: The name.
         chains: The steps of each task.
         sizes: The number for every fixed axis; a dynamic axis among them is fixed.
-        sections: `image`, `text`, `audio`, `video`, `class_labels`, `activation` and
-            `diffusion`, as they apply.
+        sections: `image`, `text`, `audio`, `waveform`, `video`, `class_labels`, `activation`,
+            `ctc` and `diffusion`, as they apply.
     """
     text = sections.get("text")
     largest = {BATCH: MAX_BATCH_SIZE, MEL_FRAMES: PROVEN_MEL_FRAMES, SAMPLES: PROVEN_SAMPLES}
@@ -305,7 +315,8 @@ def family_recipe(
         largest=MappingProxyType(
             {axis: most for axis, most in largest.items() if axis not in sizes}
         ),
-        tolerance=Tolerance(**_default_tolerance()),
+        tolerance=tolerance_of(FP32, {}, "parity"),
+        drift=_drift({}),
         **sections,
     )
 
@@ -337,26 +348,12 @@ def _largest(model: "ModelConfig", text: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def _values(kind: type, section: Mapping[str, Any]) -> dict[str, Any]:
-    """Pick the values of a recipe's fields; a list becomes a tuple, as frozen things hold."""
-    picked = {field.name: section[field.name] for field in fields(kind) if field.name in section}
-    return {name: tuple(one) if isinstance(one, list) else one for name, one in picked.items()}
-
-
-def _overridden(
-    kind: type[Values], section: str, defaults: Mapping[str, Any], config: Mapping[str, Any]
-) -> Values:
-    """Fill a recipe with its defaults and what the config's section says instead."""
-    overrides = config.get(section, {})
-    known = sorted(field.name for field in fields(kind))  # type: ignore[arg-type]
-    if unknown := sorted(overrides.keys() - set(known)):
+def _drift(overrides: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Tolerance]:
+    lower = [precision for precision in PRECISIONS if precision != FP32]
+    if unknown := sorted(overrides.keys() - set(lower)):
         raise ConfigurationError(
-            f"config.json: {section}.{f', {section}.'.join(unknown)} is not known there; "
-            f"known: {', '.join(known)}"
+            f"config.json: drift.{unknown[0]} is no precision; those are: {', '.join(lower)}"
         )
-    return kind(**{**defaults, **overrides})
-
-
-def _default_tolerance() -> dict[str, Any]:
-    file = resources.files("sensorium_export").joinpath("tolerance.toml")
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+    return MappingProxyType(
+        {one: tolerance_of(one, overrides.get(one, {}), f"drift.{one}") for one in lower}
+    )

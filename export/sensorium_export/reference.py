@@ -69,6 +69,8 @@ class Reference:
         walks = dict(TASK_WALKS)
         if {"label_postprocess", "answer_postprocess"} & set(self.recipe.stages):
             walks |= CLASSIFIER_WALKS
+        if "ctc_postprocess" in self.recipe.stages:
+            walks["speech_recognition"] = _ctc_transcript
         tasks = {task: walks[task](walk, **probe.given(task)) for task in self.recipe.tasks}
         return ReferenceRun(tuple(walk.runs.values()), tasks)
 
@@ -96,12 +98,11 @@ class _Walk:
 
     def audio(self, **given: bytes) -> Tensors:
         """Hear a sound, or the sound track of a clip."""
-        recipe = required(self._recipe.audio)
 
         def heard() -> Tensors:
             if given.get("audio"):
                 return self._reference.source.audio_values(given["audio"])
-            levels = None
+            recipe, levels = required(self._recipe.audio), None
             if given.get("video"):
                 levels = track_log_mel(given["video"], recipe)
             if levels is not None:
@@ -200,6 +201,20 @@ class _Walk:
             }
 
         return self._ran("answer_postprocess", {"class_logits": logits}, named)
+
+    def transcript(self, heard: Tensors) -> Tensors:
+        """Write down the likeliest token of each frame."""
+        given = {name: heard[name] for name in ("ctc_logits", "ctc_mask")}
+
+        def written() -> Tensors:
+            chosen = torch.from_numpy(given["ctc_logits"][0]).double().log_softmax(-1).max(-1)
+            text = self._reference.source.transcribed(chosen.indices.tolist())
+            return {
+                "transcript": np.array([[text.encode()]], object),
+                "score": np.array([[float(chosen.values.sum().exp())]], np.float32),
+            }
+
+        return self._ran("ctc_postprocess", given, written)
 
     def actions(self, watched: Tensors) -> Tensors:
         """Say what is done."""
@@ -316,6 +331,10 @@ def _generated_text(walk: _Walk, known: Tensors) -> Tensors:
 def _transcript(walk: _Walk, known: Tensors) -> Tensors:
     said = _caption(walk, known, "audio")
     return {"transcript": said["caption"], "score": said["score"]}
+
+
+def _ctc_transcript(walk: _Walk, audio: bytes) -> Tensors:
+    return walk.transcript(walk.audio(audio=audio))
 
 
 def _classified_answer(walk: _Walk, image: bytes, question: bytes) -> Tensors:

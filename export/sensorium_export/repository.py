@@ -24,6 +24,7 @@ STAGE_MODULES: Mapping[str, str] = {
     "event_postprocess": "events",
     "label_postprocess": "classes",
     "answer_postprocess": "answers",
+    "ctc_postprocess": "transcripts",
 }
 """The module of `sensorium_server.stages` behind each Python stage."""
 

@@ -1,6 +1,6 @@
 """Check a model repository against the contract, and name everything that is wrong at once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
@@ -40,18 +40,8 @@ def check_repository(repository: Path, recipe: Recipe) -> None:
 
 def repository_problems(repository: Path, recipe: Recipe) -> list[str]:
     """Return what is wrong: configs, shapes, ensemble maps and missing files."""
-    problems, configs = [], {}
-    for name in (*recipe.stages, *recipe.tasks):
-        model = model_name(name, recipe.bundle)
-        path = repository / model / CONFIG_FILE
-        try:
-            configs[model] = config_from_pbtxt(
-                path.read_text(encoding="utf-8"), f"{model}/{CONFIG_FILE}"
-            )
-        except FileNotFoundError:
-            problems.append(f"{model}/{CONFIG_FILE} is missing")
-        except ConfigurationError as error:
-            problems.append(str(error))
+    models = (model_name(name, recipe.bundle) for name in (*recipe.stages, *recipe.tasks))
+    configs, problems = read_configs(repository, models)
     for name, config in configs.items():
         problems += _model_problems(name, config, recipe)
         problems += _missing_files(repository, name, recipe)
@@ -60,12 +50,35 @@ def repository_problems(repository: Path, recipe: Recipe) -> list[str]:
     return problems
 
 
-def _model_problems(name: str, config: ModelConfig, recipe: Recipe) -> Iterator[str]:
-    if config.name != name:
-        yield f'{name}: the config is named "{config.name}"'
-    kind = bare_name(name)
+def read_configs(
+    repository: Path, models: Iterable[str]
+) -> tuple[dict[str, ModelConfig], list[str]]:
+    """Return the configs of models that can be read, and what is wrong with the others."""
+    configs, problems = {}, []
+    for model in models:
+        source = f"{model}/{CONFIG_FILE}"
+        try:
+            text = (repository / source).read_text(encoding="utf-8")
+            configs[model] = config_from_pbtxt(text, source)
+        except FileNotFoundError:
+            problems.append(f"{source} is missing")
+        except ConfigurationError as error:
+            problems.append(str(error))
+    return configs, problems
+
+
+def identity_problems(model: str, config: ModelConfig) -> Iterator[str]:
+    """Return what is wrong with the name and the backend of a model in its config."""
+    if config.name != model:
+        yield f'{model}: the config is named "{config.name}"'
+    kind = bare_name(model)
     if kind in STAGES and config.backend != BACKENDS[kind]:
-        yield f'{name}: backend "{config.backend}", expected "{BACKENDS[kind]}"'
+        yield f'{model}: backend "{config.backend}", expected "{BACKENDS[kind]}"'
+
+
+def _model_problems(name: str, config: ModelConfig, recipe: Recipe) -> Iterator[str]:
+    yield from identity_problems(name, config)
+    kind = bare_name(name)
     if kind in TASKS and config.platform != "ensemble":
         yield f'{name}: platform "{config.platform}", expected "ensemble"'
     if config.max_batch_size < 1:

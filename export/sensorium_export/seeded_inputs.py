@@ -43,6 +43,11 @@ EXAMPLE_SHAPE = {BATCH: 2, SEQUENCE: 5, MEL_FRAMES: 24, MEDIA: 6, MEMORY: 7, PAS
 """The shape to trace with: all different, and no 0 or 1, which the tracer takes for constants."""
 
 
+LEAST = {PAST: 0, SAMPLES: 800}
+"""The least that is drawn along an axis, where it is not 1: nothing has come yet; a sound of 0.05 s
+at 16 kHz, the shortest that the server lets in."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One named set of inputs; `lengths` gives the valid length of every row of a masked axis.
@@ -79,7 +84,7 @@ def cases(
     """
     middle = {axis: max(1, most // 2) for axis, most in largest.items()}
     shapes = {
-        "smallest": {**dict.fromkeys(largest, 1), PAST: 0},
+        "smallest": {axis: LEAST.get(axis, 1) for axis in largest},
         "single": middle | {BATCH: 1},
         "typical": middle | {BATCH: min(3, largest[BATCH])},
         "ragged": middle | {BATCH: min(5, largest[BATCH])},
@@ -151,8 +156,9 @@ def _lengths(
         full = axes[axis]
         values = np.full(axes[BATCH], full, dtype=np.int64)
         if ragged:
-            values = random.integers(min(1, full), full + 1, axes[BATCH])
-            values[0], values[-1] = full, (0 if axis == PAST else 1)
+            least = min(LEAST.get(axis, 1), full)
+            values = random.integers(min(max(1, least), full), full + 1, axes[BATCH])
+            values[0], values[-1] = full, least
         lengths[axis] = values
     return lengths
 

@@ -19,7 +19,7 @@ from sensorium.results import (
     Tags,
     Transcript,
 )
-from sensorium_export.judgement import Outputs
+from sensorium_export.agreement import Outputs
 from sensorium_export.probes import MEDIA, Probe
 
 _TEXT: Mapping[type[Result], str] = {

@@ -27,8 +27,7 @@ from sensorium_export.repository import CONFIG_FILE, STAGE_MODULES
 from sensorium_server.decoder_backend import decoder_from, outputs_from
 from sensorium_server.decoding_loop import DecodingLoop, Job, Text
 from sensorium_server.diffusion_backend import sampler_from
-from sensorium_server.onnx_session import OnnxGraph
-from sensorium_server.onnxruntime_backend import OnnxModel
+from sensorium_server.onnxruntime_backend import OnnxModel, graph_from
 from sensorium_server.settings import Settings
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.stages.text import load_tokenizer
@@ -99,7 +98,7 @@ class ServingChain:
 
 
 def _graph_run(stage: StageConfig, outputs: Sequence[str]) -> Run:
-    model = OnnxModel(OnnxGraph(stage.directory / "model.onnx"), stage)
+    model = OnnxModel(graph_from(stage), stage)
 
     def run(requests: Sequence[Tensors]) -> list[Tensors]:
         return [_or_raise(one) for one in model.answer(requests, [outputs] * len(requests))]

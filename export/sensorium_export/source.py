@@ -69,6 +69,9 @@ class Source(Protocol):
     def generated(self, memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
         """Return the tokens that are generated from a memory, and their probability."""
 
+    def transcribed(self, tokens: list[int]) -> str:
+        """Return the text of each frame's token."""
+
     def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
         """Return the file of a picture that is drawn to a text."""
 
@@ -123,6 +126,10 @@ class ModuleSource:
                 break
             tokens.append(token)
         return tokens[1:], float(np.exp(log_probability))
+
+    def transcribed(self, tokens: list[int]) -> str:
+        """Refuse: no task of theirs has tokens for frames."""
+        raise ConfigurationError(f"{self.path.name} has no task that gives {len(tokens)} frames")
 
     def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
         """Draw step by step."""

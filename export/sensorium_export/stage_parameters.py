@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from sensorium.contract import INPUT_IDS, MEDIA, MEL_FRAMES, SEQUENCE
+from sensorium.contract import (
+    CTC_MASK,
+    INPUT_IDS,
+    MEDIA,
+    MEL_FRAMES,
+    SAMPLES,
+    SEQUENCE,
+    SPEECH_FRAMES,
+)
 from sensorium_export.recipe import Recipe, required
 
 if TYPE_CHECKING:
@@ -16,6 +24,10 @@ Parameters = dict[str, str]
 
 _LONGEST_MEL = 2048
 """Frames, 65 s: more than the server lets in by default."""
+
+_SHORTEST_MEL, _SHORTEST_WAVEFORM = 2**4, 2**12
+_LONGEST_WAVEFORM = 2**20
+"""Samples, 65 s at 16 kHz."""
 
 _ONE_THREAD = {"intra_op_thread_count": "1", "session.intra_op.allow_spinning": "0"}
 
@@ -74,6 +86,11 @@ def _event_postprocess(recipe: Recipe) -> Parameters:
     return labels | hop_s | _written(recipe.events)
 
 
+def _ctc_postprocess(recipe: Recipe) -> Parameters:
+    ctc = required(recipe.ctc)
+    return _written(ctc) | {"tokens": json.dumps(ctc.tokens)}
+
+
 def _classes(recipe: Recipe) -> Parameters:
     return {"labels": json.dumps(recipe.class_labels), "activation": recipe.activation}
 
@@ -91,11 +108,12 @@ def _text_decoder(recipe: Recipe) -> Parameters:
 _PARAMETERS: Mapping[str, Callable[[Recipe], Parameters]] = MappingProxyType(
     {
         "image_preprocess": lambda recipe: _written(recipe.image),
-        "audio_preprocess": lambda recipe: _written(recipe.audio),
+        "audio_preprocess": lambda recipe: _written(recipe.audio or recipe.waveform),
         "video_preprocess": _video_preprocess,
         "text_preprocess": _text_preprocess,
         "media_join": lambda _recipe: {},
         "text_decoder": _text_decoder,
+        "ctc_postprocess": _ctc_postprocess,
         "image_decoder": lambda recipe: (
             _graph_parameters("image_decoder", recipe) | _written(recipe.diffusion)
         ),
@@ -109,12 +127,13 @@ _PARAMETERS: Mapping[str, Callable[[Recipe], Parameters]] = MappingProxyType(
 
 
 def _graph_parameters(stage: str, recipe: Recipe) -> Parameters:
-    """Return threads, and the lengths to which inputs may be padded so that they share a run."""
+    """Return threads, precision, and lengths to which inputs may be padded to share a run."""
     axes = {axis for spec in recipe.signature(stage).inputs for axis in spec.shape}
     axes -= recipe.sizes.keys()
     lengths: Mapping[str, Callable[[], list[int]]] = {
         SEQUENCE: lambda: _doublings(required(recipe.text).max_tokens),
-        MEL_FRAMES: lambda: _with_halves(_LONGEST_MEL),
+        MEL_FRAMES: lambda: _with_halves(_SHORTEST_MEL, _LONGEST_MEL),
+        SAMPLES: lambda: _with_halves(_SHORTEST_WAVEFORM, _LONGEST_WAVEFORM),
         MEDIA: lambda: _media_lengths(recipe),
     }
     buckets = {
@@ -122,6 +141,10 @@ def _graph_parameters(stage: str, recipe: Recipe) -> Parameters:
         for axis, values in lengths.items()
         if axis in axes
     }
+    if SPEECH_FRAMES in {axis for spec in recipe.signature(stage).outputs for axis in spec.shape}:
+        buckets[f"mask.{SPEECH_FRAMES}"] = CTC_MASK.name
+    if stage in recipe.precision:
+        buckets["precision"] = recipe.precision[stage]
     if stage != "text_encoder":
         return _ONE_THREAD | buckets
     padding = {f"pad_value.{INPUT_IDS.name}": str(required(recipe.text).pad_id)}
@@ -133,9 +156,9 @@ def _doublings(longest: int) -> list[int]:
     return [*(2**power for power in range(3, 20) if 2**power < longest), longest]
 
 
-def _with_halves(longest: int) -> list[int]:
-    """Return powers of two, and what lies halfway between them: a third is padding at most."""
-    powers = [2**power for power in range(4, 20) if 2**power < longest]
+def _with_halves(shortest: int, longest: int) -> list[int]:
+    """Return shortest, its doublings, and what lies halfway between: a third is padding at most."""
+    powers = [shortest << power for power in range(20) if shortest << power < longest]
     return [*(length for power in powers for length in (power, power * 3 // 2)), longest]
 
 

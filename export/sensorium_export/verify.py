@@ -1,6 +1,6 @@
 """Hold the served answers against PyTorch's, from raw bytes, and each stage on its own as well."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,18 @@ import numpy as np
 from sensorium import Client
 from sensorium.contract import TASKS, DType
 from sensorium.errors import SensoriumError
-from sensorium_export.judgement import Figures, Judge, Outputs, judged
-from sensorium_export.manifest import check_origin
+from sensorium_export.agreement import Outputs
+from sensorium_export.judgement import Figures, Judge, judged
+from sensorium_export.manifest import check_origin, precision_in
 from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card, failure_lines
 from sensorium_export.probes import Probe, probes, questions_of
-from sensorium_export.recipe import Tolerance
+from sensorium_export.recipe import Recipe
 from sensorium_export.reference import Reference, ReferenceRun, StageRun
 from sensorium_export.repository_check import check_repository
 from sensorium_export.served import answers_from
 from sensorium_export.serving_chain import ServingChain
 from sensorium_export.source import open_source
+from sensorium_export.tolerance import Tolerances
 from sensorium_server import settings as server_settings
 from sensorium_server.gate import Verdict, write_verdict
 from sensorium_server.launch import Server
@@ -61,7 +63,7 @@ class _Trial:
 
     inputs: Sequence[Probe]
     runs: Sequence[ReferenceRun]
-    tolerance: Tolerance
+    tolerances: Tolerances
 
     def stage_figures(self, chain: ServingChain, stage: str) -> dict[str, Figures]:
         """Run a stage on PyTorch's inputs, alone and together with those of other probes."""
@@ -75,7 +77,7 @@ class _Trial:
         expected = [run.outputs for run in runs]
         figures = {}
         for way, size in zip(STAGE_WAYS, (1, RAGGED_BATCH), strict=True):
-            judge = Judge(stage, way, self.tolerance)
+            judge = Judge(stage, way, self.tolerances.of_stage(stage))
             figures[way] = judged(judge, names, expected, _stage_outputs(chain, runs, size))
         return figures
 
@@ -83,7 +85,7 @@ class _Trial:
         """Hold a task's answers against PyTorch's."""
         expected = [run.tasks[task] for run in self.runs]
         names = [probe.name for probe in self.inputs]
-        return judged(Judge(task, way, self.tolerance), names, expected, found)
+        return judged(Judge(task, way, self.tolerances.of_tasks), names, expected, found)
 
 
 def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
@@ -103,6 +105,7 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     check_repository(options.repository, recipe)
     check_digests(options.repository)
     check_origin(options.repository, recipe.name, source.path)
+    tolerances = _tolerances(recipe, precision_in(options.repository, recipe.name))
     questions = [""]
     if recipe.text is not None and "text_preprocess" in recipe.stages:
         questions = questions_of(
@@ -117,7 +120,7 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     advance(f"PyTorch on {len(inputs)} inputs")
     reference = Reference(source)
     runs = [reference.run(probe) for probe in inputs]
-    trial = _Trial(inputs, runs, recipe.tolerance)
+    trial = _Trial(inputs, runs, tolerances)
     tasks: dict[str, dict[str, Figures]] = {task: {} for task in recipe.tasks}
     with ServingChain(options.repository, settings, recipe.bundle) as chain:
         advance("every stage in this process")
@@ -135,10 +138,15 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
                     advance(f"{task} over {way}")
                     found = answers_from(client, task, inputs, concurrency)
                     figures[way] = trial.task_figures(task, way, found)
-    card = Card(recipe.name, recipe.tolerance, tasks, stages)
+    card = Card(recipe.name, tolerances, tasks, stages)
     verdict = Verdict(card.has_passed, len(inputs), failure_lines(card))
     write_verdict(options.repository, recipe.name, verdict)
     return card
+
+
+def _tolerances(recipe: Recipe, precision: Mapping[str, str]) -> Tolerances:
+    lowered = {stage: recipe.drift[one] for stage, one in precision.items()}
+    return Tolerances(recipe.tolerance, lowered)
 
 
 @contextmanager

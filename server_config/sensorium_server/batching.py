@@ -24,13 +24,15 @@ class Batcher:
     """Joins and splits by the axis names of a graph.
 
     `buckets` are ascending sizes by axis name; beyond the largest, a batch is as long as its
-    longest request. `pad_values` are by input name, 0 if not given.
+    longest request. `pad_values` are by input name, 0 if not given. `masks` names the output that
+    says how much is valid of an axis that outputs alone have.
     """
 
     inputs: Mapping[str, Axes]
     outputs: Mapping[str, Axes]
     buckets: Mapping[str, Sequence[int]] = field(default_factory=dict)
     pad_values: Mapping[str, float] = field(default_factory=dict)
+    masks: Mapping[str, str] = field(default_factory=dict)
 
     def sizes(self, request: Tensors) -> dict[str, int]:
         """Return a request's size along each named axis but the first.
@@ -108,6 +110,11 @@ class Batcher:
         start = 0
         for count, size in zip(rows, sizes, strict=True):
             own = {axis: size[axis] for axis in self.buckets if axis in size}
+            own |= {
+                axis: int(results[mask][start : start + count].sum(axis=1).max())
+                for axis, mask in self.masks.items()
+                if mask in results
+            }
             parts.append(
                 {
                     name: _part(array, slice(start, start + count), self.outputs[name], own)

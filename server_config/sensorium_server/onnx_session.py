@@ -1,6 +1,9 @@
 """ONNX Runtime sessions, configured for many small models that share a machine's cores."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,39 @@ from sensorium_server.batching import Axes
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(float16)": np.float16}
 _WARM_SIZE = 8
+_NO_SIZES: Mapping[str, int] = MappingProxyType({})
 _SEVERITY_ERROR = 3
 
 
-class OnnxGraph:
+class Graph(ABC):
     """One loaded graph: what it takes, what it gives, and `run`."""
+
+    def __init__(
+        self, inputs: Mapping[str, Axes], outputs: Mapping[str, Axes], dtypes: Mapping[str, Any]
+    ) -> None:
+        self.inputs, self.outputs, self.dtypes = inputs, outputs, dtypes
+
+    @abstractmethod
+    def run(self, outputs: list[str], inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Compute the named outputs."""
+
+    def warm_up(self, sizes: Mapping[str, int] = _NO_SIZES) -> None:
+        """Run once on ones, so that the first request does not pay for first allocations.
+
+        Args:
+            sizes: How long to make an open axis, by its name; 8 if not given.
+        """
+        self.run(
+            list(self.outputs),
+            {
+                name: np.ones([1, *(_number(axis, sizes) for axis in axes[1:])], self.dtypes[name])
+                for name, axes in self.inputs.items()
+            },
+        )
+
+
+class OnnxGraph(Graph):
+    """A graph by ONNX Runtime."""
 
     def __init__(self, path: Path, *, threads: int = 1, on_gpu: bool = False) -> None:
         options = onnxruntime.SessionOptions()
@@ -36,25 +67,16 @@ class OnnxGraph:
                 f"{error}. Export the bundle again."
             ) from error
         inputs = self._session.get_inputs()
-        self.inputs: dict[str, Axes] = {each.name: tuple(each.shape) for each in inputs}
-        self.outputs: dict[str, Axes] = {
-            each.name: tuple(each.shape) for each in self._session.get_outputs()
-        }
-        self._dtypes = {each.name: _DTYPES.get(each.type, np.float32) for each in inputs}
+        super().__init__(
+            {each.name: tuple(each.shape) for each in inputs},
+            {each.name: tuple(each.shape) for each in self._session.get_outputs()},
+            {each.name: _DTYPES.get(each.type, np.float32) for each in inputs},
+        )
 
     def run(self, outputs: list[str], inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Compute the named outputs, and no others."""
         return dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
 
-    def warm_up(self) -> None:
-        """Run once on ones, so that the first request does not pay for first allocations."""
-        self.run(
-            list(self.outputs),
-            {
-                name: np.ones(
-                    [1, *(axis if isinstance(axis, int) else _WARM_SIZE for axis in axes[1:])],
-                    self._dtypes[name],
-                )
-                for name, axes in self.inputs.items()
-            },
-        )
+
+def _number(axis: int | str | None, sizes: Mapping[str, int]) -> int:
+    return axis if isinstance(axis, int) else sizes.get(str(axis), _WARM_SIZE)

@@ -6,46 +6,58 @@ parameters (the native one ignores those that it does not know):
 | key | meaning | default |
 |---|---|---|
 | `intra_op_thread_count` | threads of one run | `1` |
+| `precision` | `fp32`, `int8` (the file says how), `bf16` by `openvino_graph.py` | `fp32` |
 | `buckets.<axis>` | ascending sizes to which that axis may be padded, `8,16,32,64` | |
 | `pad_value.<input>` | what the padding of that input holds | `0` |
+| `mask.<axis>` | the output that says how much of that axis, which outputs alone have, is valid | |
 
 An axis is named as in the graph: `sequence`. Requests of unequal length share one run only along
 axes with buckets, and only if Triton lets them meet: give such inputs `allow_ragged_batch: true`.
 The model file is `default_model_filename`, else `model.onnx`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from sensorium.errors import InvalidInputError
 from sensorium_server.batching import Batcher
-from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.onnx_session import Graph, OnnxGraph
+from sensorium_server.openvino_graph import OpenVinoGraph
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.triton import Instance, Request, Response, failure, response, tensors_of
 
+Value = TypeVar("Value")
+
+PRECISIONS = ("fp32", "bf16", "int8")
 _BUCKETS = "buckets."
 _PAD_VALUE = "pad_value."
+_MASK = "mask."
+
+
+def graph_from(config: StageConfig, file: str = "model.onnx", *, on_gpu: bool = False) -> Graph:
+    """Load a model's graph, by the engine that its precision needs."""
+    threads = config.integer("intra_op_thread_count", 1)
+    if config.choice("precision", PRECISIONS, "fp32") == "bf16":
+        return OpenVinoGraph(config.directory / file, threads=threads)
+    return OnnxGraph(config.directory / file, threads=threads, on_gpu=on_gpu)
 
 
 class OnnxModel:
     """A graph that answers many requests by one run."""
 
-    def __init__(self, graph: OnnxGraph, config: StageConfig) -> None:
+    def __init__(self, graph: Graph, config: StageConfig) -> None:
         self._graph = graph
         self._batcher = Batcher(
             graph.inputs,
             graph.outputs,
-            buckets={
-                key.removeprefix(_BUCKETS): tuple(int(size) for size in config.numbers(key))
-                for key in config.parameters
-                if key.startswith(_BUCKETS)
-            },
-            pad_values={
-                key.removeprefix(_PAD_VALUE): config.numbers(key)[0]
-                for key in config.parameters
-                if key.startswith(_PAD_VALUE)
-            },
+            buckets=_named(config, _BUCKETS, config.integers),
+            pad_values=_named(config, _PAD_VALUE, config.number),
+            masks=_named(config, _MASK, config.text),
         )
+
+    def warm_up(self) -> None:
+        """Run once on the shortest batch."""
+        self._graph.warm_up(self._batcher.padded_sizes([]))
 
     def answer(
         self, requests: Sequence[Tensors], wanted: Sequence[Collection[str]]
@@ -93,6 +105,13 @@ class OnnxModel:
         ]
 
 
+def _named(config: StageConfig, prefix: str, read: Callable[[str], Value]) -> dict[str, Value]:
+    """Return the parameters with a prefix, by the rest of their names."""
+    return {
+        key.removeprefix(prefix): read(key) for key in config.parameters if key.startswith(prefix)
+    }
+
+
 class TritonPythonModel:
     """What Triton calls for every model with `backend: "onnxruntime"`."""
 
@@ -108,14 +127,12 @@ class TritonPythonModel:
         """Load the graph and run it once."""
         instance = Instance.from_args(args)
         config = instance.config
-        graph = OnnxGraph(
-            config.directory / (instance.default_filename or "model.onnx"),
-            threads=config.integer("intra_op_thread_count", 1),
-            on_gpu=instance.on_gpu,
+        graph = graph_from(
+            config, instance.default_filename or "model.onnx", on_gpu=instance.on_gpu
         )
-        graph.warm_up()
         self._inputs = tuple(graph.inputs)
         self._model = OnnxModel(graph, config)
+        self._model.warm_up()
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
         """Answer the batch by one run, each request on its own."""

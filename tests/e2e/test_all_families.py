@@ -17,10 +17,12 @@ pytestmark = pytest.mark.triton
 
 COUNT = 8
 TABLE = Path("docs/families.md")
+PAGES = Path("docs/families")
 
 QUESTION = "what is red"
 ASKED: Mapping[str, tuple[str, ...]] = {
     "audio_spectrogram": ("listen", "speech.wav"),
+    "audio_spectrogram_backbone": ("embed", "--audio", "speech.wav"),
     "bert": ("embed", QUESTION),
     "blip": ("caption", "photo.jpg"),
     "blip_vqa": ("ask", "photo.jpg", QUESTION),
@@ -33,11 +35,14 @@ ASKED: Mapping[str, tuple[str, ...]] = {
     "siglip": ("embed", QUESTION),
     "t5": ("generate", QUESTION),
     "timesformer": ("watch", "clip.mp4", "--actions"),
+    "timesformer_backbone": ("embed", "--video", "clip.mp4"),
     "videomae": ("watch", "clip.mp4", "--actions"),
     "videomae_backbone": ("embed", "--video", "clip.mp4"),
     "vilt": ("ask", "photo.jpg", QUESTION),
     "vit": ("classify", "photo.jpg"),
     "vit_gpt2": ("caption", "photo.jpg"),
+    "wav2vec2": ("transcribe", "speech.wav"),
+    "wav2vec2_classifier": ("listen", "speech.wav"),
     "whisper": ("transcribe", "speech.wav"),
     "x_clip": ("embed", "--video", "clip.mp4"),
 }
@@ -101,13 +106,21 @@ def test_family_is_asked(running: Endpoints, tmp_path: Path, name: str) -> None:
     assert json.loads(asked.stdout)
 
 
-def test_table_is_of_what_was_tested(directories: Mapping[str, Path], tmp_path: Path) -> None:
-    """`docs/families.md` lists what these tests exported; where it does not, it is written anew."""
-    written = TABLE.read_text(encoding="utf-8")
-    pipeline = diffusion_family.stable_diffusion(tmp_path / "tiny_sd")
-    table = family_table.table([*directories.values(), pipeline])
+def test_docs_are_of_what_was_tested(directories: Mapping[str, Path], tmp_path: Path) -> None:
+    """The docs list what these tests exported; where they do not, they are written anew."""
+    drawing = {"tiny_sd": diffusion_family.stable_diffusion(tmp_path / "tiny_sd")}
+    exported, asked = {**directories, **drawing}, {**ASKED, "tiny_sd": ("draw", "a red star")}
+    table = family_table.table(exported.values())
+    expected = {TABLE: family_table.replaced(TABLE.read_text(encoding="utf-8"), table)}
+    for module, page in family_table.pages(exported, asked).items():
+        expected[PAGES / f"{module}.md"] = page
 
-    expected = family_table.replaced(written, table)
-    if expected != written:
-        TABLE.write_text(expected, encoding="utf-8")
-    assert expected == written, f"{TABLE} was written anew: look at it and commit it"
+    written = {path: path.read_text() if path.is_file() else "" for path in expected}
+    changed = [path for path in expected if expected[path] != written[path]]
+    for path in changed:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(expected[path], encoding="utf-8")
+    assert changed == [], "they were written anew: look at them and commit them"
+    assert {path.name for path in PAGES.iterdir()} == {
+        path.name for path in expected if path != TABLE
+    }

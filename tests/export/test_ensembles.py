@@ -13,9 +13,13 @@ from sensorium_export.ensembles import (
     chains_with,
     stages_of,
 )
-from sensorium_export.families.ensembles import FAMILY_ENSEMBLES
+from sensorium_export.families.ensembles import FAMILY_ENSEMBLES, WAVEFORM_ENSEMBLES
 
-CHAINS = (*ENSEMBLES.values(), *FAMILY_ENSEMBLES.values())
+CHAINS = tuple(
+    chain
+    for chains in (ENSEMBLES, FAMILY_ENSEMBLES, WAVEFORM_ENSEMBLES)
+    for chain in chains.values()
+)
 PLAIN = {"visual_question_answering", "image_captioning", "text_embedding", "image_embedding"}
 HEARD = {"audio_question_answering", "audio_tagging", "audio_visual_question_answering"}
 SEEN = {"video_captioning", "action_recognition", "video_embedding"}

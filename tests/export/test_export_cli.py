@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sensorium_export.checkpoint import Checkpoint
 from sensorium_export.ensembles import ENSEMBLES, stages_of
 from sensorium_export.judgement import Failure, Figures
 from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card
-from sensorium_export.recipe import Tolerance
+from sensorium_export.tolerance import Tolerance, Tolerances
 
 NATIVE = stages_of(ENSEMBLES.values())
 
@@ -32,7 +33,7 @@ def card_of(figures: Figures) -> Card:
     """Return a card with one row of each kind."""
     return Card(
         "toy",
-        TOLERANCE,
+        Tolerances(TOLERANCE),
         tasks={"image_captioning": dict.fromkeys(TASK_WAYS, figures)},
         stages={"text_decoder": dict.fromkeys(STAGE_WAYS, figures)},
     )
@@ -55,8 +56,9 @@ def exporting(monkeypatch: pytest.MonkeyPatch, exported: ExportedBundle) -> list
         advance: Any,  # noqa: ANN401
         *,
         bundle: str,
+        precision: Sequence[str],
     ) -> ExportedBundle:
-        asked.append((checkpoint, repository, bundle))
+        asked.append((checkpoint, repository, bundle, *precision))
         advance("published", 1)
         return exported
 

@@ -6,8 +6,10 @@ import numpy as np
 from PIL import Image
 
 from sensorium.errors import ServerError
-from sensorium_export.judgement import Judge, Outputs, judged, least_cosine
-from sensorium_export.recipe import Tolerance
+from sensorium_export.agreement import Outputs
+from sensorium_export.compare import least_cosine
+from sensorium_export.judgement import Judge, judged
+from sensorium_export.tolerance import Tolerance
 
 TOLERANCE = Tolerance(stage=1e-3, score=1e-2, embedding=1e-3, cosine=0.99, time_s=1e-2, level=2)
 EMBEDDING = np.array([[0.6, 0.8]], np.float32)

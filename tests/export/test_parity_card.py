@@ -17,7 +17,7 @@ from sensorium_export.parity_card import (
     table_from,
     task_rows,
 )
-from sensorium_export.recipe import Tolerance
+from sensorium_export.tolerance import Tolerance, Tolerances
 
 TOLERANCE = Tolerance(stage=1e-5, score=1e-4, embedding=1e-5, cosine=0.999999, time_s=1e-3, level=2)
 ANSWERS = Figures(inputs=200, different=31, equal=200, max_score=2e-7)
@@ -33,7 +33,7 @@ def card() -> Card:
     """A card on which everything is equal."""
     return Card(
         "playroom",
-        TOLERANCE,
+        Tolerances(TOLERANCE),
         tasks={
             "visual_question_answering": dict.fromkeys(TASK_WAYS, ANSWERS),
             "image_embedding": dict.fromkeys(TASK_WAYS, VECTORS),
@@ -53,7 +53,7 @@ def failed() -> Card:
     """A card on which one answer in a batch is wrong."""
     failures = [Failure("fusion/fused_tokens", "alone", str(n), "wrong") for n in range(20)]
     broken = Figures(inputs=200, different=31, equal=180, max_score=0.5, failures=failures)
-    return Card("playroom", TOLERANCE, {"image_captioning": {"gRPC": broken}}, {})
+    return Card("playroom", Tolerances(TOLERANCE), {"image_captioning": {"gRPC": broken}}, {})
 
 
 def test_row_of_a_task(card: Card) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sensorium.contract import DIFFUSION_GRAPHS, DYNAMIC_AXES, EVENTS, SAMPLES
+from sensorium.contract import DIFFUSION_GRAPHS, DYNAMIC_AXES, EVENTS, SAMPLES, SPEECH_FRAMES
 from sensorium.errors import ConfigurationError
 from sensorium_export.checkpoint import Checkpoint
 from sensorium_export.ensembles import ENSEMBLES, stages_of
@@ -24,7 +24,7 @@ def test_every_axis_of_the_contract_has_a_number(recipe: Recipe) -> None:
     }
 
     assert axes - DYNAMIC_AXES <= recipe.sizes.keys()
-    assert recipe.largest.keys() == DYNAMIC_AXES - {EVENTS, SAMPLES}
+    assert recipe.largest.keys() == DYNAMIC_AXES - {EVENTS, SAMPLES, SPEECH_FRAMES}
 
 
 def test_missing_keys_are_listed_together(toy: Checkpoint) -> None:

@@ -71,13 +71,13 @@ def siglip(path: Path, seed: int = 0) -> Path:
     return saved(path, random(SiglipModel, config, seed), words, SiglipImageProcessorPil(size=size))
 
 
-def vit(path: Path, seed: int = 0) -> Path:
-    """Write a ViT with a classifier's head."""
+def vit(path: Path, seed: int = 0, spread: float = 0.1) -> Path:
+    """Write a ViT with a classifier's head; widely spread weights let small changes grow."""
     config = ViTConfig(
         **LAYERS, hidden_size=32, image_size=IMAGE_SIZE, patch_size=8, id2label=ANIMALS
     )
     size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    model = random(ViTForImageClassification, config, seed)
+    model = random(ViTForImageClassification, config, seed, spread)
     return saved(path, model, ViTImageProcessorPil(size=size))
 
 

@@ -13,14 +13,21 @@ from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
     ASTForAudioClassification,
+    ASTModel,
     ClapConfig,
     ClapFeatureExtractor,
     ClapModel,
     TimesformerConfig,
     TimesformerForVideoClassification,
+    TimesformerModel,
     VideoMAEConfig,
     VideoMAEForVideoClassification,
     VideoMAEModel,
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    Wav2Vec2ForSequenceClassification,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
@@ -73,6 +80,13 @@ def timesformer(path: Path, seed: int = 0) -> Path:
     return saved(path, model, _frame_processor())
 
 
+def timesformer_backbone(path: Path, seed: int = 0) -> Path:
+    """Write a TimeSformer without a head."""
+    kind: Any = TimesformerConfig
+    config = kind(**LAYERS, hidden_size=32, image_size=IMAGE_SIZE, patch_size=8, num_frames=4)
+    return saved(path, random(TimesformerModel, config, seed), _frame_processor())
+
+
 def x_clip(path: Path, seed: int = 0) -> Path:
     """Write an X-CLIP with the tokenizer of `clip`."""
     clip(path, seed)
@@ -113,6 +127,15 @@ def audio_spectrogram(path: Path, seed: int = 0) -> Path:
     )
     model = random(ASTForAudioClassification, config, seed)
     extractor: Any = ASTFeatureExtractor
+    return saved(path, model, extractor(num_mel_bins=32, max_length=96))
+
+
+def audio_spectrogram_backbone(path: Path, seed: int = 0) -> Path:
+    """Write an AST without a head."""
+    kind: Any = ASTConfig
+    config = kind(**LAYERS, hidden_size=32, max_length=96, num_mel_bins=32)
+    extractor: Any = ASTFeatureExtractor
+    model = random(ASTModel, config, seed)
     return saved(path, model, extractor(num_mel_bins=32, max_length=96))
 
 
@@ -170,3 +193,44 @@ def whisper(path: Path, seed: int = 0) -> Path:
     model.generation_config.no_timestamps_token_id = 4
     extractor: Any = WhisperFeatureExtractor
     return saved(path, model, words, extractor(chunk_length=3))
+
+
+def _speech_config(**options: Any) -> Any:  # noqa: ANN401 - transformers is untyped
+    """Return a wav2vec 2.0 that hears 400 samples in a frame, as the published ones do."""
+    kind: Any = Wav2Vec2Config
+    return kind(
+        **LAYERS,
+        hidden_size=32,
+        conv_dim=[16] * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        pad_token_id=0,
+        **options,
+    )
+
+
+def wav2vec2(path: Path, seed: int = 0, **options: Any) -> Path:  # noqa: ANN401
+    """Write a wav2vec 2.0 with a CTC head; its first layer is normalised over time."""
+    path.mkdir(parents=True, exist_ok=True)
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", "'", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+    vocabulary = path / "vocab.json"
+    vocabulary.write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    tokenizer: Any = Wav2Vec2CTCTokenizer
+    model = random(Wav2Vec2ForCTC, _speech_config(vocab_size=len(tokens), **options), seed)
+    extractor: Any = Wav2Vec2FeatureExtractor
+    return saved(path, model, tokenizer(str(vocabulary)), extractor())
+
+
+def wav2vec2_classifier(path: Path, seed: int = 0) -> Path:
+    """Write one with a classifier's head over all layers, each normalised alone."""
+    config = _speech_config(
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        conv_bias=True,
+        use_weighted_layer_sum=True,
+        classifier_proj_size=16,
+        id2label=SOUNDS,
+    )
+    model = random(Wav2Vec2ForSequenceClassification, config, seed)
+    extractor: Any = Wav2Vec2FeatureExtractor
+    return saved(path, model, extractor(return_attention_mask=True))

@@ -253,6 +253,24 @@ def test_stage_gives_the_recipes_spectrogram(stage: Stage) -> None:
     assert not outputs["log_mel"][1, frames:].any()
 
 
+@pytest.mark.parametrize("normalize", ["false", "true"])
+def test_stage_gives_samples(normalize: str) -> None:
+    """With `waveform` the rows are the samples, each normalised alone, padded and masked."""
+    parameters = {"sample_rate": str(RATE), "features": "waveform", "normalize": normalize}
+    stage = audio.stage(StageConfig("audio_preprocess", Path(), parameters), LIMITS)
+    sounds = [media.tone(0.2)[:, 0], media.tone(0.1, hz=900)[:, 0] * 0.5 + 0.1]
+
+    outputs = stage(batch(audio=[media.wav(each, RATE, "FLOAT") for each in sounds]))
+
+    assert outputs["waveform_mask"].sum(axis=1).tolist() == [each.size for each in sounds]
+    for row, sound in zip(outputs["waveform"], sounds, strict=True):
+        expected = sound.astype(np.float32)
+        if normalize == "true":
+            expected = (expected - expected.mean()) / expected.std()
+        np.testing.assert_allclose(row[: sound.size], expected, atol=1e-5)
+        assert not row[sound.size :].any()
+
+
 def test_noise_reduction_is_a_parameter() -> None:
     """`noise_reduction` changes what a noisy sound looks like: the noise gets darker."""
     noise = np.random.default_rng(0).normal(0, 0.05, RATE)

@@ -52,6 +52,25 @@ def test_beyond_the_largest_bucket() -> None:
     assert BATCHER.padded_sizes([{"sequence": 11}, {"sequence": 3}]) == {"sequence": 11}
 
 
+def test_outputs_of_their_own_length_are_cut_by_their_mask() -> None:
+    """An axis that outputs alone have is cut to what its mask shows in each request's rows."""
+    batcher = Batcher(
+        inputs={"samples": ("batch", "samples")},
+        outputs={"logits": ("batch", "frames", 2), "shown": ("batch", "frames")},
+        buckets={"samples": (8,)},
+        masks={"frames": "shown"},
+    )
+    results = {
+        "logits": np.zeros((3, 4, 2), np.float32),
+        "shown": np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]]),
+    }
+
+    lone, pair = batcher.split(results, [1, 2], [{"samples": 2}, {"samples": 6}])
+
+    assert (lone["logits"].shape, pair["logits"].shape) == ((1, 1, 2), (2, 3, 2))
+    assert (lone["shown"].tolist(), pair["shown"].tolist()) == ([[1]], [[1, 1, 0], [1, 1, 1]])
+
+
 def test_axis_without_buckets_is_never_padded() -> None:
     """Along an axis without buckets only equal requests share a batch."""
     rigid = Batcher({"x": ("batch", "frames")}, {"y": ("batch",)})

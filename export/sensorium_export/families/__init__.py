@@ -54,6 +54,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "vilt": Family("vilt", ("image", "text")),
         "vision-encoder-decoder": Family("vision_encoder_decoder", ("image", "text")),
         "vit": Family("vit", ("image",)),
+        "wav2vec2": Family("wav2vec2", ("audio",)),
         "whisper": Family("whisper", ("audio", "text")),
         "xclip": Family("x_clip", ("video", "text")),
     }
@@ -158,7 +159,7 @@ def _proven_within_reason(source: FamilySource) -> FamilySource:
 def _check_vocabulary(source: FamilySource) -> None:
     """Check that the network knows every token that the tokenizer can give."""
     known = source.recipe.sizes.get("vocabulary")
-    if known is None:
+    if known is None or source.recipe.text is None:
         return
     greatest = max(Tokenizer.from_file(str(source.tokenizer_path)).get_vocab().values())
     if greatest >= known:

@@ -85,14 +85,14 @@ def _looked(
 ) -> Tensor:
     """Run a layer as the library does, but hide what is masked of what is seen.
 
-    `BlipTextLayer` of transformers 5.23 loses the mask of its cross-attention on the way.
+    `BlipTextLayer` of transformers 5.24 loses the mask of its cross-attention on the way.
     """
-    states, _ = layer.attention(states, attention_mask=masks[0], past_key_values=cache)
+    states, _ = layer.attention(states, attention_mask=masks[0], cache=cache)
     context, _ = layer.crossattention.self(
         states,
         encoder_hidden_states=seen,
         encoder_attention_mask=masks[1],
-        past_key_values=cache,
+        cache=cache,
     )
     states = layer.crossattention.output(context, states)
     looked: Tensor = layer.feed_forward_chunk(states)

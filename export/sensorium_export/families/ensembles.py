@@ -24,6 +24,12 @@ def _heard(*heard: str) -> Step:
     return Step("audio_preprocess", same("audio"), same(*heard))
 
 
+def _listening(*made: str) -> tuple[Step, Step]:
+    """Let a network hear the samples themselves."""
+    samples = ("waveform", "waveform_mask")
+    return _heard(*samples), Step("audio_encoder", same(*samples), same(*made))
+
+
 def _hearing(*heard: str, **renamed: str) -> Step:
     return Step("audio_encoder", same(*heard), renamed)
 
@@ -85,10 +91,26 @@ FAMILY_ENSEMBLES: Mapping[str, Chain] = MappingProxyType(
 )
 """Classifiers, networks that hear a window of fixed length, text to text, latent diffusion."""
 
+WAVEFORM_ENSEMBLES: Mapping[str, Chain] = MappingProxyType(
+    {
+        "audio_tagging": (*_listening("class_logits"), _LABELS),
+        "speech_recognition": (
+            *_listening("ctc_logits", "ctc_mask"),
+            Step("ctc_postprocess", same("ctc_logits", "ctc_mask"), same("transcript", "score")),
+        ),
+    }
+)
+"""Networks that hear the samples of a sound."""
+
 
 def native(*tasks: str) -> dict[str, Chain]:
     """Return tasks that a family does as Sensorium's own checkpoints do."""
     return {task: ENSEMBLES[task] for task in tasks}
+
+
+def listening(*tasks: str) -> dict[str, Chain]:
+    """Return tasks that it does with a network that hears samples."""
+    return {task: WAVEFORM_ENSEMBLES[task] for task in tasks}
 
 
 def other(*tasks: str) -> dict[str, Chain]:

@@ -56,7 +56,7 @@ class TextDecoder(nn.Module):
         """Return cross [batch, kv_layers, heads, memory, head_dim] of a picture's tokens."""
         cache, states = DynamicCache(), memory
         for layer in self.layers:
-            states = layer(states, None, past_key_values=cache)
+            states = layer(states, None, cache=cache)
         return stacked(cache)
 
     def step(
@@ -67,7 +67,7 @@ class TextDecoder(nn.Module):
         masks = [added_mask(memory_mask > 0), shown_so_far(position, past.shape[3])]
         states = self.embeddings(input_ids=token_id[:, None], position_ids=position[:, None])
         for layer in self.layers:
-            states = layer(states, torch.cat(masks, dim=3), past_key_values=cache)
+            states = layer(states, torch.cat(masks, dim=3), cache=cache)
         return self.head(states)[:, 0], stacked(cache)[:, :, :, -1]
 
 

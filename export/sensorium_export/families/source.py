@@ -39,8 +39,9 @@ class FamilySource:
     The functions are the library's own: `see` gives `pixel_values` (and `image_extent`) of an
     upright picture, `read` the ids of a text, `hear` what the audio encoder takes of a sound's
     file, `watch` the frames of a clip's file, `generate` the tokens for a memory and its mask with
-    their probability, `draw` a picture's file for text tokens, a seed, steps and guidance. `parts`
-    are the files that such a checkpoint may have, and `tokenizer` where its tokenizer is.
+    their probability, `transcribe` the text of each frame's token, `draw` a picture's file for text
+    tokens, a seed, steps and guidance. `parts` are the files that such a checkpoint may have, and
+    `tokenizer` where its tokenizer is.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class FamilySource:
     hear: Callable[[bytes], Mapping[str, NDArray[Any]]] | None = None
     watch: Callable[[bytes], Clip] | None = None
     generate: Callable[[Tensor, Tensor], tuple[list[int], float]] | None = None
+    transcribe: Callable[[list[int]], str] | None = None
     draw: Callable[[Tensor, int, int, float], bytes] | None = None
     parts: tuple[str, ...] = (
         CONFIG_FILE,
@@ -91,6 +93,10 @@ class FamilySource:
     def generated(self, memory: Tensor, mask: Tensor) -> tuple[list[int], float]:
         """Return what the library's own `generate` says."""
         return required(self.generate)(memory, mask)
+
+    def transcribed(self, tokens: list[int]) -> str:
+        """Return what the library's own tokenizer makes of each frame's token."""
+        return required(self.transcribe)(tokens)
 
     def drawn(self, text_tokens: Tensor, seed: int, steps: int, guidance_scale: float) -> bytes:
         """Return what the library's own pipeline draws."""

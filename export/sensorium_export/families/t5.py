@@ -64,7 +64,7 @@ class TextDecoder(CachedDecoder):
                 position_bias=near,
                 encoder_hidden_states=states if memory is None else memory,
                 encoder_attention_mask=masks[1],
-                past_key_values=cache,
+                cache=cache,
             )[0]
         logits: Tensor = self.head(self.norm(states) * self.scale)
         return logits[:, 0]

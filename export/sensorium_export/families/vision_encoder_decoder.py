@@ -61,7 +61,7 @@ class TextDecoder(CachedDecoder):
         for layer in self.layers:
             states = layer(
                 states,
-                past_key_values=cache,
+                cache=cache,
                 attention_mask=masks[0],
                 encoder_hidden_states=states if seen is None else seen,
                 encoder_attention_mask=masks[1],

@@ -68,7 +68,7 @@ class TextDecoder(CachedDecoder):
                 attention_mask=masks[0],
                 encoder_hidden_states=states if memory is None else memory,
                 encoder_attention_mask=masks[1],
-                past_key_values=cache,
+                cache=cache,
             )
             states = found[0] if isinstance(found, tuple) else found
         logits: Tensor = self.head(self.norm(states))

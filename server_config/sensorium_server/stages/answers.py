@@ -15,13 +15,13 @@ import numpy as np
 from sensorium import contract
 from sensorium_server.settings import Settings
 from sensorium_server.stages import Stage, StageConfig, Tensors
-from sensorium_server.stages.classes import classes_from, logits_of, softmax
-from sensorium_server.stages.labels import check_count
+from sensorium_server.stages.classes import logits_of, softmax
+from sensorium_server.stages.labels import check_count, texts_from
 
 
 def stage(config: StageConfig, _settings: Settings) -> Stage:
     """Build the stage from its parameters."""
-    labels = classes_from(config)
+    labels = texts_from(config, "labels")
     names = np.array([label.encode() for label in labels], np.object_)
 
     def postprocess(inputs: Tensors) -> Tensors:

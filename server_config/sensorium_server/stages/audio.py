@@ -1,4 +1,4 @@
-"""The stage `audio_preprocess`: sound bytes, or a video's sound track, to a log-mel spectrogram.
+"""The stage `audio_preprocess`: bytes of a sound, or of a clip, to what the audio encoder hears.
 
 Reads WAV (8 to 32 bits, float), FLAC, OGG (Vorbis, Opus) and MP3 of 1 to 8 channels, which are
 averaged, at 8 to 192 kHz. Bytes are counted and the header's seconds checked before anything is
@@ -9,17 +9,18 @@ Parameters in `config.pbtxt`:
 | key | meaning | default |
 |---|---|---|
 | `sample_rate` | samples per second that the recipe takes | required |
-| `n_fft`, `hop` | window and step of the spectrogram, samples | required |
-| `mels`, `min_hz`, `max_hz` | mel bands, and what they span | required |
-| `mean`, `std` | normalisation of the logarithms | required |
-| `features` | `log_mel`, or those of other libraries in `window_features.py` | `log_mel` |
+| `features` | `log_mel`, those of other libraries in `window_features.py`, `waveform` | `log_mel` |
+| `normalize` | `true`: the samples of `waveform` get mean 0 and variance 1 | `false` |
+| `n_fft`, `hop` | window and step of the spectrogram, samples | required for one |
+| `mels`, `min_hz`, `max_hz` | mel bands, and what they span | required for one |
+| `mean`, `std` | normalisation of the logarithms | required for one |
 | `window` | how much of a sound is heard then, in samples, or frames of `ast` | required then |
 | `noise_reduction` | `none` or `spectral_gate`: see `denoise.py` | `none` |
 
 Optional inputs `audio`, `video`, `image` BYTES [n,1], at least one of them; outputs `log_mel` FP32
-[n,mel_frames,mels] and `log_mel_mask` INT64 [n,mel_frames], padded to the longest. An item without
-`audio` takes the sound track of `video`; where there is none, or only an `image`, no frame is
-valid.
+[n,mel_frames,mels] and `log_mel_mask` INT64 [n,mel_frames], or `waveform` FP32 [n,samples] and
+`waveform_mask` INT64 [n,samples], padded to the longest. An item without `audio` takes the sound
+track of `video`; where there is none, or only an `image`, no frame is valid.
 """
 
 from dataclasses import replace
@@ -41,38 +42,52 @@ from sensorium_server.stages.denoise import NOISE_REDUCTION
 from sensorium_server.stages.item import item, map_items
 from sensorium_server.stages.log_mel import LogMel, log_mel
 from sensorium_server.stages.sound_file import Samples, check_rate, checked, decode
+from sensorium_server.stages.waveform import normalized, waveform
 
 FEATURES = {"log_mel": log_mel, **window_features.FEATURES}
+WAVEFORM = contract.WAVEFORM.name
+_SPECTROGRAM = (contract.LOG_MEL.name, contract.LOG_MEL_MASK.name)
+_SAMPLES = (WAVEFORM, contract.WAVEFORM_MASK.name)
+_SILENCE = np.zeros(0, np.float32)
 MIN_S = 0.05
 """The shortest sound that is listened to, seconds."""
 
 
 def stage(config: StageConfig, settings: Settings) -> Stage:
     """Build the stage from its parameters and the limits."""
-    recipe = recipe_of(config)
+    kind = config.choice("features", (*FEATURES, WAVEFORM), "log_mel")
+    if kind == WAVEFORM:
+        is_normalized = config.choice("normalize", ("false", "true"), "false") == "true"
+        hear, outputs, missing = (normalized if is_normalized else waveform), _SAMPLES, _SILENCE
+    else:
+        recipe, features = recipe_of(config), FEATURES[kind]
+        outputs, missing = _SPECTROGRAM, np.zeros((0, recipe.mels), np.float32)
+
+        def hear(samples: Samples) -> NDArray[np.float32]:
+            return features(samples, recipe)
+
+    rate = config.integer("sample_rate")
     clean = NOISE_REDUCTION[config.choice("noise_reduction", tuple(NOISE_REDUCTION), "none")]
     worker = IsolatedWorker(settings.decode_timeout_s)
     worker.load(samples_of)
-    features = FEATURES[config.choice("features", tuple(FEATURES), "log_mel")]
-    missing = np.zeros((0, recipe.mels), np.float32)
 
-    def spectrogram(inputs: Tensors, row: int) -> NDArray[np.float32]:
+    def heard(inputs: Tensors, row: int) -> NDArray[np.float32]:
         audio, video = item(inputs, contract.AUDIO, row), item(inputs, contract.VIDEO, row)
         if not audio and video:
-            samples = worker.call("video", sound_track_of, video, settings, recipe.sample_rate)
+            samples = worker.call("video", sound_track_of, video, settings, rate)
         elif not audio and item(inputs, contract.IMAGE, row):
             return missing
         else:
-            samples = worker.call("audio", samples_of, audio, settings, recipe.sample_rate)
-        return features(clean(samples), recipe) if samples.size else missing
+            samples = worker.call("audio", samples_of, audio, settings, rate)
+        return hear(clean(samples)) if samples.size else missing
 
     def preprocess(inputs: Tensors) -> Tensors:
         count = max(
             (tensor.size for name, tensor in inputs.items() if name != contract.AFTER.name),
             default=1,
         )
-        rows = map_items(lambda row: spectrogram(inputs, row), np.arange(count))
-        return padded(rows)
+        rows = map_items(lambda row: heard(inputs, row), np.arange(count))
+        return dict(zip(outputs, padded(rows), strict=True))
 
     return preprocess
 
@@ -86,15 +101,15 @@ def recipe_of(config: StageConfig) -> LogMel:
     return replace(recipe, window=config.integer("window", 0))
 
 
-def padded(rows: list[NDArray[np.float32]]) -> dict[str, NDArray[np.float32] | NDArray[np.int64]]:
-    """Return spectrograms as one batch with its mask; at least one frame long."""
+def padded(rows: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return spectrograms or samples as one batch, and its mask; at least one frame long."""
     shape = (len(rows), max(1, *map(len, rows)))
-    values = np.zeros((*shape, rows[0].shape[1]), np.float32)
+    values = np.zeros((*shape, *rows[0].shape[1:]), np.float32)
     mask = np.zeros(shape, np.int64)
     for index, row in enumerate(rows):
         values[index, : len(row)] = row
         mask[index, : len(row)] = 1
-    return {contract.LOG_MEL.name: values, contract.LOG_MEL_MASK.name: mask}
+    return values, mask
 
 
 def samples_of(data: bytes, limits: Settings, rate: int) -> Samples:

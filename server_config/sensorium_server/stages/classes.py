@@ -11,49 +11,29 @@ Input `class_logits` FP32 [n,classes], outputs `labels` BYTES [n,classes] and `s
 [n,classes].
 """
 
-import json
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensorium import contract
-from sensorium.errors import ConfigurationError, ServerError
+from sensorium.errors import ServerError
 from sensorium_server.settings import Settings
 from sensorium_server.stages import Stage, StageConfig, Tensors
-from sensorium_server.stages.labels import ranked
+from sensorium_server.stages.labels import ranked, texts_from
 
 Scores = NDArray[np.float64]
 
 
 def stage(config: StageConfig, _settings: Settings) -> Stage:
     """Build the stage from its parameters."""
-    labels = classes_from(config)
+    labels = texts_from(config, "labels")
     activate = ACTIVATIONS[config.choice("activation", tuple(ACTIVATIONS), "softmax")]
 
     def postprocess(inputs: Tensors) -> Tensors:
         return ranked(activate(logits_of(inputs)), labels)
 
     return postprocess
-
-
-def classes_from(config: StageConfig) -> tuple[str, ...]:
-    """Return the classes; unlike other labels they may hold commas, and one may be there twice.
-
-    Raises:
-        ConfigurationError: the parameter is not a JSON list of texts.
-    """
-    written = config.text("labels")
-    try:
-        labels = json.loads(written)
-    except ValueError:
-        labels = None
-    if not isinstance(labels, list) or not labels or not all(isinstance(x, str) for x in labels):
-        raise ConfigurationError(
-            f'{config.name}/config.pbtxt: labels = "{written[:40]}" is not a JSON list of texts. '
-            f'Write one, such as ["cat", "dog"], or export the bundle again.'
-        )
-    return tuple(labels)
 
 
 def logits_of(inputs: Tensors) -> Scores:

@@ -1,5 +1,6 @@
 """Labels: read from a model's parameters, and ranked by their scores."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,25 @@ def labels_from(config: StageConfig, key: str) -> tuple[str, ...]:
             f"twice. Write each label once, with commas between them."
         )
     return labels
+
+
+def texts_from(config: StageConfig, key: str) -> tuple[str, ...]:
+    """Return a parameter written as a JSON list; its texts may hold commas, one may be there twice.
+
+    Raises:
+        ConfigurationError: it is missing, or not a JSON list of texts.
+    """
+    written = config.text(key)
+    try:
+        texts = json.loads(written)
+    except ValueError:
+        texts = None
+    if not isinstance(texts, list) or not texts or not all(isinstance(x, str) for x in texts):
+        raise ConfigurationError(
+            f'{config.name}/config.pbtxt: {key} = "{written[:40]}" is not a JSON list of texts. '
+            f'Write one, such as ["cat", "dog"], or export the bundle again.'
+        )
+    return tuple(texts)
 
 
 def check_count(labels: Sequence[str], count: int) -> None:

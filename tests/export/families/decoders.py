@@ -89,7 +89,7 @@ class SmallDecoder:
             return self.model(
                 **self._named(ids, memory, mask),
                 **self._options,
-                past_key_values=cache,
+                cache=cache,
                 use_cache=True,
             )
 

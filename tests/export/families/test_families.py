@@ -181,6 +181,19 @@ def whisper_answer(library: Library, probe: Probe) -> Answer:
     return {"speech_recognition": library.generated(input_features=heard)}
 
 
+def wav2vec2_answer(library: Library, probe: Probe) -> Answer:
+    """Write down what is said, by the likeliest token of each frame."""
+    logits = library.model(**library.heard(probe, 16_000)).logits[0].double()
+    said = transformers.AutoTokenizer.from_pretrained(library.path).decode(logits.argmax(-1))
+    return {"speech_recognition": (said, float(logits.log_softmax(-1).amax(-1).sum().exp()))}
+
+
+def classified_sound(library: Library, probe: Probe) -> Answer:
+    """Classify a sound."""
+    logits = library.model(**library.heard(probe, 16_000)).logits
+    return {"audio_tagging": logits.softmax(-1).sort(descending=True)[0]}
+
+
 def caption(library: Library, probe: Probe) -> Answer:
     """Caption a picture by `generate`."""
     return {"image_captioning": library.generated(**library.pixels(probe))}
@@ -206,6 +219,12 @@ def t5_answer(library: Library, probe: Probe) -> Answer:
 
 CASES: dict[str, tuple[str, Callable[[Library, Probe], Answer]]] = {
     "audio_spectrogram": ("ASTForAudioClassification", tags_answer),
+    "audio_spectrogram_backbone": (
+        "ASTModel",
+        lambda library, probe: {
+            "audio_embedding": library.model(**library.heard(probe, 16_000)).pooler_output
+        },
+    ),
     "bert": ("BertModel", bert_answer),
     "blip": ("BlipForConditionalGeneration", caption),
     "blip_vqa": ("BlipForQuestionAnswering", blip_vqa_answer),
@@ -223,11 +242,21 @@ CASES: dict[str, tuple[str, Callable[[Library, Probe], Answer]]] = {
     "siglip": ("SiglipModel", siglip_answer),
     "t5": ("T5ForConditionalGeneration", t5_answer),
     "timesformer": ("TimesformerForVideoClassification", actions_answer),
+    "timesformer_backbone": (
+        "TimesformerModel",
+        lambda library, probe: {
+            "video_embedding": library.model(pixel_values=library.frames(probe)).last_hidden_state[
+                :, 0
+            ]
+        },
+    ),
     "videomae": ("VideoMAEForVideoClassification", actions_answer),
     "videomae_backbone": ("VideoMAEModel", video_answer),
     "vilt": ("ViltForQuestionAnswering", vilt_answer),
     "vit": ("ViTForImageClassification", vit_answer),
     "vit_gpt2": ("VisionEncoderDecoderModel", caption),
+    "wav2vec2": ("Wav2Vec2ForCTC", wav2vec2_answer),
+    "wav2vec2_classifier": ("Wav2Vec2ForSequenceClassification", classified_sound),
     "whisper": ("WhisperForConditionalGeneration", whisper_answer),
     "x_clip": ("XCLIPModel", x_clip_answer),
 }
