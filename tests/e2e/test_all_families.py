@@ -33,6 +33,7 @@ ASKED: Mapping[str, tuple[str, ...]] = {
     "open_clip": ("embed", QUESTION),
     "resnet": ("classify", "photo.jpg"),
     "siglip": ("embed", QUESTION),
+    "siglip2": ("embed", QUESTION),
     "t5": ("generate", QUESTION),
     "timesformer": ("watch", "clip.mp4", "--actions"),
     "timesformer_backbone": ("embed", "--video", "clip.mp4"),

@@ -9,9 +9,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from transformers import (
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast, Siglip2Tokenizer
 
 IMAGE_SIZE = 32
 LAYERS: dict[str, Any] = {
@@ -70,3 +68,19 @@ def word_pieces() -> Any:  # noqa: ANN401 - transformers is untyped
         mask_token="[MASK]",
         bos_token="[DEC]",
     )
+
+
+def byte_pairs() -> Any:  # noqa: ANN401 - transformers is untyped
+    """Return a tokenizer as SigLIP2's: Gemma's byte pairs, lower case, padding on the left."""
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁"]
+    words += [f"<0x{one:02X}>" for one in range(256)] + [chr(one) for one in range(33, 127)]
+    words += ["re", "red", "st", "ar", "star"]
+    kind: Any = Siglip2Tokenizer
+    tokenizer = kind(
+        vocab={one: number for number, one in enumerate(words)},
+        merges=[("r", "e"), ("re", "d"), ("s", "t"), ("a", "r"), ("st", "ar")],
+    )
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", 1)]
+    )
+    return tokenizer

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests.families.base import ANIMALS, IMAGE_SIZE, LAYERS, random, saved, word_pieces
+from tests.families.base import ANIMALS, IMAGE_SIZE, LAYERS, byte_pairs, random, saved, word_pieces
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     BertConfig,
@@ -56,7 +56,15 @@ def bert(path: Path, seed: int = 0) -> Path:
 
 def siglip(path: Path, seed: int = 0) -> Path:
     """Write a SigLIP."""
-    words = word_pieces()
+    return _siglip(path, word_pieces(), seed)
+
+
+def siglip2(path: Path, seed: int = 0) -> Path:
+    """Write a SigLIP2 of a fixed resolution."""
+    return _siglip(path, byte_pairs(), seed)
+
+
+def _siglip(path: Path, words: Any, seed: int) -> Path:  # noqa: ANN401 - transformers is untyped
     config = SiglipConfig(
         text_config={
             **LAYERS,

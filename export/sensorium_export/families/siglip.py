@@ -1,13 +1,15 @@
-"""SigLIP: a picture and a text in one space (Zhai et al., 2023). Stages: two encoders.
+"""SigLIP and SigLIP2: a picture and a text in one space (Zhai et al., 2023). Stages: two encoders.
 
-The text tower reads its padding: every text is padded to the length that it was trained with, no
-position is masked, and the last one is the embedding. Both are L2-normalised, as SigLIP does before
-it compares them.
+The text tower reads its padding: every text is padded to the length that it was trained with, on
+the side that the tokenizer says, no position is masked, and the last one is the embedding. Both are
+L2-normalised, as SigLIP does before it compares them. SigLIP2 (Tschannen et al., 2025) of a fixed
+resolution is a SigLIP with Gemma's tokenizer, which pads on the left unless its files say otherwise.
 """
 
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import SiglipModel
@@ -34,22 +36,33 @@ class ImageEncoder(nn.Module):
 class TextEncoder(nn.Module):
     """Tokens to an embedding."""
 
-    def __init__(self, siglip: Any, pad_id: int) -> None:  # noqa: ANN401 - transformers is untyped
+    def __init__(
+        self,
+        siglip: Any,  # noqa: ANN401 - transformers is untyped
+        pad_id: int,
+        *,
+        pad_left: bool = False,
+    ) -> None:
         super().__init__()
-        self.text_model, self.pad_id = siglip.text_model, pad_id
+        self.text_model, self.pad_id, self.pad_left = siglip.text_model, pad_id, pad_left
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return text_embedding [batch, embedding_dim] of ids and mask [batch, sequence]."""
         ids = input_ids.where(attention_mask > 0, self.pad_id)
+        if self.pad_left:
+            length = ids.shape[1]
+            first = attention_mask.sum(dim=1, keepdim=True)
+            ids = ids.gather(1, (torch.arange(length) + first) % length)
         return F.normalize(self.text_model(input_ids=ids).pooler_output, dim=-1)
 
 
 class DualEncoder(nn.Module):
     """The two encoders by the names of their stages."""
 
-    def __init__(self, siglip: nn.Module, pad_id: int) -> None:
+    def __init__(self, siglip: nn.Module, pad_id: int, *, pad_left: bool) -> None:
         super().__init__()
-        self.image_encoder, self.text_encoder = ImageEncoder(siglip), TextEncoder(siglip, pad_id)
+        self.image_encoder = ImageEncoder(siglip)
+        self.text_encoder = TextEncoder(siglip, pad_id, pad_left=pad_left)
 
 
 def load(path: Path, bundle: str) -> FamilySource:
@@ -77,7 +90,7 @@ def load(path: Path, bundle: str) -> FamilySource:
     )
     return FamilySource(
         path,
-        DualEncoder(siglip, reads.pad_id).eval(),
+        DualEncoder(siglip, reads.pad_id, pad_left=tokenizer.padding_side == "left").eval(),
         recipe,
         see=seeing(processor, vision.image_size),
         read=reading(tokenizer),

@@ -240,6 +240,7 @@ CASES: dict[str, tuple[str, Callable[[Library, Probe], Answer]]] = {
     "open_clip": ("", open_clip_answer),
     "resnet": ("ResNetForImageClassification", resnet_answer),
     "siglip": ("SiglipModel", siglip_answer),
+    "siglip2": ("SiglipModel", siglip_answer),
     "t5": ("T5ForConditionalGeneration", t5_answer),
     "timesformer": ("TimesformerForVideoClassification", actions_answer),
     "timesformer_backbone": (
