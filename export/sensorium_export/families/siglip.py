@@ -3,7 +3,7 @@
 The text tower reads its padding: every text is padded to the length that it was trained with, on
 the side that the tokenizer says, no position is masked, and the last one is the embedding. Both are
 L2-normalised, as SigLIP does before it compares them. SigLIP2 (Tschannen et al., 2025) of a fixed
-resolution is a SigLIP with Gemma's tokenizer, which pads on the left unless its files say otherwise.
+resolution is a SigLIP with Gemma's tokenizer, which pads on the left if its files say nothing.
 """
 
 from pathlib import Path

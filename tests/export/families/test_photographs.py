@@ -55,7 +55,7 @@ def turned(name: str) -> bytes:
     return out.getvalue()
 
 
-PHOTOGRAPHS: Mapping[str, Callable[[], bytes]] = {
+WAYS: Mapping[str, Callable[[], bytes]] = {
     "colour": lambda: photograph("astronaut.png"),
     "JPEG": lambda: photograph("rocket.jpg"),
     "grey": lambda: photograph("camera.png"),
@@ -71,22 +71,29 @@ PHOTOGRAPHS: Mapping[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def photographs() -> dict[str, bytes]:
+    """Every photograph's file."""
+    return {way: photo() for way, photo in WAYS.items()}
+
+
 @pytest.mark.parametrize("name", SEEING)
-def test_photographs_are_seen_as_the_library_sees_them(name: str, tmp_path: Path) -> None:
+def test_photographs_are_seen_as_the_library_sees_them(
+    photographs: Mapping[str, bytes], name: str, tmp_path: Path
+) -> None:
     """No pixel and no embedding drifts further than the bundle's budget allows."""
     source = open_source(getattr(families, name)(tmp_path / name))
     parameters = parameters_of("image_preprocess", source.recipe)
     stage = image.stage(StageConfig("image_preprocess", tmp_path, parameters), settings.load())
 
-    for kind, photo in PHOTOGRAPHS.items():
-        data = photo()
+    for way, data in photographs.items():
         served, wanted = stage({"image": np.array([[data]], object)}), source.image_values(data)
         for output, array in wanted.items():
             allowed = source.recipe.tolerance.stage * np.abs(array).max()
-            assert np.abs(served[output] - array).max() <= allowed, (kind, output)
+            assert np.abs(served[output] - array).max() <= allowed, (way, output)
         if EMBEDDING in source.recipe.tasks:
             cosine = F.cosine_similarity(embedded(source, served), embedded(source, wanted))
-            assert cosine.item() >= source.recipe.tolerance.cosine, kind
+            assert cosine.item() >= source.recipe.tolerance.cosine, way
 
 
 def embedded(source: Source, seen: Tensors) -> torch.Tensor:
