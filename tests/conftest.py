@@ -1,4 +1,10 @@
-"""What holds for all tests: Hypothesis has no clock, because a busy machine is slow, not wrong."""
+"""What holds for all tests: one thread each, and Hypothesis has no clock on a busy machine."""
+
+import os
+
+# Read when torch is imported, which is later. Threads of two workers that wait for each other by
+# spinning cost four times the processor time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import HealthCheck, settings
 
