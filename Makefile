@@ -19,9 +19,9 @@ lint: $(VENV)/.dev ## check style and format (fix with: .venv/bin/ruff check --f
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-type: $(VENV)/.dev ## check types of code, tests, benchmarks and examples
+type: $(VENV)/.dev ## check types of all Python but the model repository's
 	$(BIN)/mypy client/sensorium server_config/sensorium_server export/sensorium_export \
-	  training/sensorium_training tests benchmarks examples
+	  training/sensorium_training tests benchmarks examples deploy
 
 bench: $(VENV)/.dev ## measure served against raw ONNX Runtime; writes benchmarks/results
 	$(BIN)/python benchmarks/serving_efficiency.py
