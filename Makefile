@@ -36,14 +36,14 @@ export: $(VENV)/.dev ## export the default bundle's checkpoint into model_reposi
 verify: $(VENV)/.dev ## prove served answers equal to PyTorch's, from raw bytes
 	$(BIN)/sensorium verify
 
-tools: ## fetch Prometheus and Alertmanager from Debian into .tools, for the tests of monitoring
+tools: ## fetch Prometheus and Alertmanager from Debian into .cache/tools, for the tests of monitoring
 	@deploy/tools.sh
 
 wheel: $(VENV)/.dev ## build the wheel into dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .cache .run .tools dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .cache .run dist .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/pip:
 	@for python in $(PYTHON) python3.11 python3.12 python3; do \
