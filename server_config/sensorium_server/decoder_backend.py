@@ -131,10 +131,7 @@ class TritonPythonModel:
         decoder = decoder_from(config)
         self._generation, self._slots = decoder.generation, decoder.slots
         self._loop = DecodingLoop(
-            decoder,
-            config.integer("max_waiting_rows", 1024),
-            self._recorder.run,
-            self._recorder.waited,
+            decoder, config.integer("max_waiting_rows", 1024), self._recorder.run
         )
 
     def execute(self, requests: Sequence[Request]) -> None:

@@ -44,7 +44,6 @@ class Job:
     generation: Generation | None = None
     results: dict[int, Text] = field(default_factory=dict)
     answered: bool = False
-    arrived: float = field(default_factory=time.monotonic)
     next_check: float = field(default_factory=lambda: time.monotonic() + CANCEL_CHECK_S)
 
     @property
@@ -61,11 +60,9 @@ class DecodingLoop:
         decoder: Decoder[Key],
         max_waiting_rows: int,
         measured: Callable[[int], AbstractContextManager[None]] = lambda _rows: nullcontext(),
-        waited: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._decoder = decoder
         self._measured = measured
-        self._waited = waited
         self._max_waiting_rows = max_waiting_rows
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -144,7 +141,6 @@ class DecodingLoop:
                     break
                 free -= self._beams(job)
                 keys.append((job, row))
-                self._waited(time.monotonic() - job.arrived)
             self._waiting.popleft()
         if keys:
             self._join(keys)

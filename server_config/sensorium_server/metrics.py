@@ -101,14 +101,6 @@ BATCH_SIZE = Metric(
     "Items in one run of a stage.",
     _ITEMS,
 )
-SLOT_WAIT_SECONDS = Metric(
-    "sensorium_slot_wait_seconds",
-    Histogram,
-    "stage",
-    ("stage",),
-    "Time that a text waited for a slot of the decoder.",
-    _QUEUE_S,
-)
 REJECTED = Metric(
     "sensorium_rejected_total",
     Counter,
@@ -143,7 +135,6 @@ METRICS: Sequence[Metric] = (
     STAGE_QUEUE_SECONDS,
     STAGE_SECONDS,
     BATCH_SIZE,
-    SLOT_WAIT_SECONDS,
     REJECTED,
     TOKENS_GENERATED,
     MEDIA_BYTES,

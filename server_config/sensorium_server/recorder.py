@@ -22,7 +22,6 @@ from sensorium_server.metrics import (
     MEDIA_BYTES,
     MEDIA_DECODE_ERRORS,
     REJECTED,
-    SLOT_WAIT_SECONDS,
     STAGE_SECONDS,
     TOKENS_GENERATED,
     Meter,
@@ -79,10 +78,6 @@ class Recorder:
         """Record one run."""
         self._meter.observe(STAGE_SECONDS, self._labels, seconds)
         self._meter.observe(BATCH_SIZE, self._labels, items)
-
-    def waited(self, seconds: float) -> None:
-        """Record that a text has got its slot after so long."""
-        self._meter.observe(SLOT_WAIT_SECONDS, self._labels, seconds)
 
     def generated(self, tokens: int) -> None:
         """Record the tokens of an answer."""

@@ -242,21 +242,3 @@ def test_stop_finishes_what_runs(machine: Machine) -> None:
     assert inbox.lengths() == [3]
     with pytest.raises(ModelNotReadyError, match="stopping"):
         submit(stopping, 1)
-
-
-def test_waiting_for_a_slot_is_told(machine: Machine) -> None:
-    """Each text tells how long it waited: not at all beside free slots, else for a text to end."""
-    waits: list[float] = []
-    decoder = Decoder[Key](machine.cross, machine.step, (2, 1, 1), Generation((0,), (EOS,), 30), 2)
-    measured = DecodingLoop(decoder, max_waiting_rows=3, waited=waits.append)
-    machine.gate.clear()
-    inbox = submit(measured, 2, 2, 1)
-    until(lambda: len(waits) == 2)
-    time.sleep(0.05)
-    machine.gate.set()
-
-    assert inbox.lengths() == [2, 2, 1]
-    measured.stop()
-    assert len(waits) == 3
-    assert waits[2] >= 0.05
-    assert waits[2] > max(waits[:2])
