@@ -74,7 +74,7 @@ def served(repository: Path, cache: Path, *flags: str) -> Iterator[tuple[Client,
 def cpu_s(process: psutil.Process) -> float:
     """Return the CPU time of a process and all below it, seconds."""
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+    return float(sum(each.user + each.system for each in times))
 
 
 def measure(

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 
 from sensorium_server import metrics
-from sensorium_server.metrics import METRICS, Meter, StageFiles
+from sensorium_server.metrics import METRICS, Exposition, Meter, StageFiles
 
 OBSERVE = """
 import sys
@@ -17,6 +17,7 @@ from sensorium.errors import InvalidInputError, OverloadedError
 from sensorium_server.recorder import Recorder
 recorder = Recorder(sys.argv[1])
 recorder.ran(3, 0.004)
+recorder.waited(0.3)
 recorder.generated(7)
 inputs = {"image": np.array([[b"12345"]], object), "audio": np.array([[b"12"]], object)}
 recorder.received(inputs)
@@ -45,10 +46,10 @@ def observe(files: StageFiles, stage: str) -> None:
 
 
 def shown(files: StageFiles) -> list[str]:
-    """Return the lines that the endpoint would show."""
-    registry = CollectorRegistry()
-    files.collect_into(registry)
-    return generate_latest(registry).decode().splitlines()
+    """Return the lines that the endpoint would show, with one request that the launcher saw."""
+    meter = Meter("launcher")
+    meter.observe(metrics.STAGE_QUEUE_SECONDS, {"stage": "seen"}, 0.2)
+    return generate_latest(Exposition(meter, files.path)).decode().splitlines()
 
 
 def test_stages_add_up_when_they_have_ended(files: StageFiles) -> None:
@@ -70,12 +71,22 @@ def test_stages_add_up_when_they_have_ended(files: StageFiles) -> None:
     ]
 
 
+def test_launcher_and_stages_share_a_family(files: StageFiles) -> None:
+    """What both observe is declared once, with the samples of both."""
+    observe(files, "one")
+    lines = shown(files)
+
+    assert lines.count("# TYPE sensorium_stage_queue_seconds histogram") == 1
+    assert 'sensorium_stage_queue_seconds_sum{stage="seen"} 0.2' in lines
+    assert 'sensorium_stage_queue_seconds_sum{stage="one"} 0.3' in lines
+
+
 def test_a_new_triton_begins_at_zero(files: StageFiles) -> None:
     """Cleared, the directory shows nothing of what was; removed, it is gone."""
     observe(files, "one")
     files.clear()
 
-    assert [line for line in shown(files) if not line.startswith("#")] == []
+    assert [line for line in shown(files) if 'stage="one"' in line] == []
 
     files.remove()
 
