@@ -131,7 +131,10 @@ class TritonPythonModel:
         decoder = decoder_from(config)
         self._generation, self._slots = decoder.generation, decoder.slots
         self._loop = DecodingLoop(
-            decoder, config.integer("max_waiting_rows", 1024), self._recorder.run
+            decoder,
+            config.integer("max_waiting_rows", 1024),
+            measured=self._recorder.run,
+            waited=self._recorder.waited,
         )
 
     def execute(self, requests: Sequence[Request]) -> None:

@@ -22,6 +22,7 @@ from sensorium_server.metrics import (
     MEDIA_BYTES,
     MEDIA_DECODE_ERRORS,
     REJECTED,
+    STAGE_QUEUE_SECONDS,
     STAGE_SECONDS,
     TOKENS_GENERATED,
     Meter,
@@ -78,6 +79,10 @@ class Recorder:
         """Record one run."""
         self._meter.observe(STAGE_SECONDS, self._labels, seconds)
         self._meter.observe(BATCH_SIZE, self._labels, items)
+
+    def waited(self, seconds: float) -> None:
+        """Record how long a request waited inside the stage, where Triton does not see it."""
+        self._meter.observe(STAGE_QUEUE_SECONDS, self._labels, seconds)
 
     def generated(self, tokens: int) -> None:
         """Record the tokens of an answer."""

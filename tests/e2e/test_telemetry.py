@@ -186,6 +186,7 @@ def test_figures_of_stages(observed: Observed) -> None:
     assert value("sensorium_stage_seconds_count", stage="image_encoder") == pictures
     assert value("sensorium_batch_size_sum", stage="image_encoder") == pictures
     assert value("sensorium_stage_queue_seconds_count", stage="image_encoder") == pictures
+    assert value("sensorium_stage_queue_seconds_count", stage="text_decoder") == pictures
     assert value("sensorium_tokens_generated_total", stage="text_decoder") > 0
     assert value("sensorium_media_bytes_total", modality="image") == len(
         b"secret payload"
