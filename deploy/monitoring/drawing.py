@@ -14,7 +14,7 @@ from matplotlib.ticker import Formatter, FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from sensorium.plot import saved
-from series import Series
+from series import Series, Shown
 
 _COLUMN_IN, _LINE_IN, _GAP_IN, _ROW_IN = 0.56, 0.36, 0.1, 0.32
 _GRID_COLUMNS = 24
@@ -29,9 +29,6 @@ _LETTER_IN, _HANDLE_IN, _MAX_LEGEND = 0.066, 0.42, 8
 _PREFIXES = ("", "k", "M", "G", "T")
 _HIDDEN = {"__name__", "job", "namespace"}
 _MAX_TABLE_ROWS = 9
-
-Shown = tuple[Mapping[str, Any], Sequence[Series]]
-"""A panel of Grafana's JSON, and what its queries gave."""
 
 
 def draw(title: str, shown: Sequence[Shown], path: Path) -> Path:

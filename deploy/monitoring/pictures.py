@@ -7,13 +7,14 @@ It needs the extra `plot` (matplotlib).
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from drawing import Shown, draw
-from sensorium.errors import SensoriumError
+from drawing import Shown
+from sensorium.errors import ConfigurationError, SensoriumError
 from series import Prometheus, Window
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
@@ -43,11 +44,22 @@ def pictures(
             typer.echo(f"drawing {path.stem}", err=True)
             dashboard = json.loads(path.read_text())
             shown = [asked(panel, source, window) for panel in dashboard["panels"]]
-            written.append(str(draw(dashboard["title"], shown, out / f"{path.stem}.png")))
+            written.append(str(_draw(dashboard["title"], shown, out / f"{path.stem}.png")))
     except (SensoriumError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     typer.echo(json.dumps(written) if as_json else "\n".join(written))
+
+
+def _draw(title: str, shown: Sequence[Shown], path: Path) -> Path:
+    try:
+        from drawing import draw  # noqa: PLC0415 - heavy and optional
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"drawing dashboards needs {error.name}, which is not installed. "
+            "Install it with: pip install 'sensorium[plot]'"
+        ) from error
+    return draw(title, shown, path)
 
 
 def asked(panel: dict[str, Any], source: Prometheus, window: Window) -> Shown:

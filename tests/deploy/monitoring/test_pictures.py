@@ -1,4 +1,5 @@
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -72,6 +73,25 @@ def test_variables_are_filled_in() -> None:
 def test_rate_looks_back_over_a_wide_step() -> None:
     """Where points lie further apart than four scrapes, a rate reaches from one to the next."""
     assert filled("rate(x[$__rate_interval])", Window(0, 1, 300, 15)) == "rate(x[315s])"
+
+
+def test_range_is_the_time_looked_at() -> None:
+    """What happened at all is asked for over the whole window."""
+    assert filled("increase(x[$__range]) > 0", WINDOW) == "increase(x[3600s]) > 0"
+
+
+def test_missing_matplotlib_is_an_instruction(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the extra the command says how to install it."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "drawing", raising=False)
+    done = CliRunner().invoke(app, ["--prometheus", recorded.url, "--out", str(tmp_path)])
+
+    assert done.exit_code == 1
+    assert "pip install 'sensorium[plot]'" in done.output
 
 
 def test_unknown_variable_is_refused() -> None:
