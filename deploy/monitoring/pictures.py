@@ -13,9 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from drawing import Shown
 from sensorium.errors import ConfigurationError, SensoriumError
-from series import Prometheus, Window
+from series import Prometheus, Shown, Window
 
 DASHBOARDS = Path(__file__).parent / "dashboards"
 _POINTS = 240
