@@ -1,6 +1,6 @@
 # Two commands are enough: `make serve` and `make test`. The rest is for those who change things.
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint type bench train export verify wheel clean
+.PHONY: help serve test lint type bench train export verify tools wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,9 +19,9 @@ lint: $(VENV)/.dev ## check style and format (fix with: .venv/bin/ruff check --f
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-type: $(VENV)/.dev ## check types of code, tests, benchmarks and examples
+type: $(VENV)/.dev ## check types of all Python but the model repository's
 	$(BIN)/mypy client/sensorium server_config/sensorium_server export/sensorium_export \
-	  training/sensorium_training tests benchmarks examples
+	  training/sensorium_training tests benchmarks examples deploy
 
 bench: $(VENV)/.dev ## measure served against raw ONNX Runtime; writes benchmarks/results
 	$(BIN)/python benchmarks/serving_efficiency.py
@@ -35,6 +35,9 @@ export: $(VENV)/.dev ## export the default bundle's checkpoint into model_reposi
 
 verify: $(VENV)/.dev ## prove served answers equal to PyTorch's, from raw bytes
 	$(BIN)/sensorium verify
+
+tools: ## fetch Prometheus and Alertmanager from Debian into .cache/tools, for the tests of monitoring
+	@deploy/tools.sh
 
 wheel: $(VENV)/.dev ## build the wheel into dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

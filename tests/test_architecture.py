@@ -28,6 +28,7 @@ ALL_PYTHON = sorted(
         "tests",
         "benchmarks",
         "examples",
+        "deploy",
     )
     for path in (ROOT / folder).rglob("*.py")
 )

@@ -212,7 +212,16 @@ def served(toy_repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[st
         **{name: value for name, value in os.environ.items() if not name.startswith("SENSORIUM_")},
         "SENSORIUM_CACHE_DIR": str(tmp_path),
     }
-    free = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    free = [
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--metrics-port",
+        "0",
+        "--service-metrics-port",
+        "0",
+    ]
     process = subprocess.Popen(
         [
             *(str(Path(sys.executable).with_name("sensorium")), "serve", "--json", *free),
@@ -309,6 +318,8 @@ def test_killed_triton_is_started_again(served: "subprocess.Popen[str]") -> None
 
     with Client(facts["grpc"], timeout_s=30, retry=Retry(attempts=60)) as client:
         assert client.caption(picture.noise()).text
+    with urllib.request.urlopen(facts["service_metrics"], timeout=30) as answer:
+        assert "sensorium_server_restarts_total 1.0" in answer.read().decode()
     _, alive = psutil.wait_procs(family, timeout=5)
     assert [each for each in alive if each.status() != "zombie"] == []
     served.send_signal(signal.SIGTERM)
