@@ -47,6 +47,8 @@ def command(settings: Settings, runtime: Runtime, ports: Ports) -> list[str]:
         "log-info": _bool(level >= _LEVELS["info"]),
         "log-verbose": int(level >= _LEVELS["debug"]),
     }
+    if settings.grpc_max_connection_age_s:
+        options["grpc-max-connection-age"] = round(settings.grpc_max_connection_age_s * 1000)
     if settings.model_config_name:
         options["model-config-name"] = settings.model_config_name
     flags = [f"--{name}={value}" for name, value in options.items()]
