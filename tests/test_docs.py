@@ -33,11 +33,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_make_targets_that_are_written_down_exist() -> None:
     """Each `make X` in a page or help text is a target of the Makefile."""
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, check=True, text=True)
-    targets = set(re.findall(r"^make (\w+)", shown.stdout, re.MULTILINE))
+    targets = set(re.findall(r"^make ([\w-]+)", shown.stdout, re.MULTILINE))
     named = {
         name
         for page in PAGES
-        for name in re.findall(r"(?:`|^ {4})make (\w+)", page.read_text(), re.MULTILINE)
+        for name in re.findall(r"(?:`|^ {4})make ([\w-]+)", page.read_text(), re.MULTILINE)
     }
 
     assert named <= targets
