@@ -32,9 +32,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A read-only or mistaken cache directory is an instruction, not a traceback."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(
-        ConfigurationError, match=r"cache_dir = .*/cache cannot be written"
-    ):
+    with pytest.raises(ConfigurationError, match=r"cache_dir = .*/cache cannot be written"):
         runtime(tmp_path / "file" / "cache")
 
 
