@@ -29,7 +29,7 @@ from sensorium_export.bundle import export_bundle
 from sensorium_export.tolerance import PRECISIONS
 from sensorium_export.verify import Options, verify
 from sensorium_server.launch import Server
-from sensorium_server.settings import load
+from sensorium_server.settings import FREE_PORTS, load
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "precision.json"
@@ -119,9 +119,7 @@ def _measured(name: str, scratch: Path, plan: dict[str, Any], console: Console) 
         for entry in own.iterdir():
             (scratch / "models").mkdir(exist_ok=True)
             entry.rename(scratch / "models" / entry.name)
-    settings = load(
-        {"repository": scratch / "models", "http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    )
+    settings = load({"repository": scratch / "models", **FREE_PORTS})
     samples: dict[str, list[dict[str, Any]]] = {}
     with Server(settings) as server:
         triton = Statistics(server.endpoints.grpc).triton

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Fetch the programs that tests of deployments run, from the machine's own Debian or Ubuntu sources, into .tools.
-# Nothing is installed and no service is started, but for one file: Debian's Alertmanager reads its default
-# template from /usr/share and from nowhere else, so that file is copied there (as root, or by sudo).
+# Nothing is installed and no service is started, but for two files: Debian's Alertmanager reads its templates
+# from /usr/share and from nowhere else, so they are copied there (as root, or by sudo).
 set -eu
 cd "$(dirname "$0")/.."
 packages="prometheus prometheus-alertmanager"
 tools="$PWD/.tools"
-template=/usr/share/prometheus/alertmanager/default.tmpl
+templates=/usr/share/prometheus/alertmanager
 
 say() { echo "$*" >&2; }
 
@@ -35,9 +35,10 @@ for package in $packages; do
   mv "$fresh/$package" "$tools/$package"
 done
 
-if [ ! -e "$template" ]; then
-  say "copying Alertmanager's default template to $template"
-  as_root install -D -m 644 "$tools/prometheus-alertmanager$template" "$template"
-fi
+for template in "$tools/prometheus-alertmanager$templates"/*.tmpl; do
+  [ -e "$templates/$(basename "$template")" ] && continue
+  say "copying Alertmanager's $(basename "$template") to $templates"
+  as_root install -D -m 644 -t "$templates" "$template"
+done
 "$tools/prometheus/usr/bin/prometheus" --version | head -1
 "$tools/prometheus-alertmanager/usr/bin/prometheus-alertmanager" --version | head -1

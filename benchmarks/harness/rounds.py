@@ -17,7 +17,7 @@ from harness.probe import Statistics, memory_mib
 from harness.raw import RawTask
 from harness.repository import encoder_threads
 from sensorium_server.launch import Server
-from sensorium_server.settings import load
+from sensorium_server.settings import FREE_PORTS, load
 
 RAW = "raw"
 RAW_WITH_PREPROCESSING = "raw_with_preprocessing"
@@ -61,9 +61,7 @@ QUICK = Plan(1, 0.4, 0.2, 0.2, 1, (1, 8), (1, 8))
 
 def measure_bundle(bundle: Bundle, plan: Plan, advance: Advance) -> dict[str, Any]:
     """Measure a bundle: its starts, its memory and all of its tasks."""
-    settings = load(
-        {"repository": bundle.repository, "http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    )
+    settings = load({"repository": bundle.repository, **FREE_PORTS})
     starts = []
     for _ in range(plan.starts - 1):
         advance(f"{bundle.name}: start")

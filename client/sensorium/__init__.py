@@ -14,6 +14,7 @@ from sensorium._async_client import AsyncClient
 from sensorium._client import Client
 from sensorium._config import TLS, Limits, Retry
 from sensorium._generation import Generation
+from sensorium._trace_context import trace_context
 from sensorium.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -82,4 +83,5 @@ __all__ = [
     "Transcript",
     "UnknownTaskError",
     "__version__",
+    "trace_context",
 ]

@@ -12,6 +12,7 @@ from sensorium._config import DEFAULT_TIMEOUT_S, Limits, Retry
 from sensorium._generation import Generation
 from sensorium._input import inputs_read
 from sensorium._retry import Attempts
+from sensorium._trace_context import trace_headers
 from sensorium._transports.base import Request, Response
 from sensorium.contract import (
     ANSWER,
@@ -113,6 +114,7 @@ class BaseClient:
             outputs=tuple(spec.name for spec in signature.outputs),
             request_id=request_id or uuid.uuid4().hex,
             parameters={} if generation is None else {GENERATION: generation.written()},
+            headers=trace_headers(),
         )
         return Call(request, signature, result_type, attempts)
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TypeVar
 
 from sensorium.errors import InvalidInputError, SensoriumError
@@ -37,7 +38,7 @@ def run_many(
             advance()
 
     with _bar(progress, items) as advance, _pool(concurrency) as pool:
-        workers = [pool.submit(work, advance) for _ in range(concurrency)]
+        workers = [pool.submit(copy_context().run, work, advance) for _ in range(concurrency)]
         try:
             for worker in workers:
                 worker.result()

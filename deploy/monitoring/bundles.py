@@ -9,12 +9,13 @@ _NAMED = f'label_replace({_REQUESTS}, "bundle", "the first", "", "")'
 _SERVED = (
     Panel(
         "Proven",
-        "1 when the served answers were compared with the checkpoint's and agreed.",
+        "Whether the served answers were compared with the checkpoint's and agreed.",
         [Query(f"min by (bundle) (sensorium_parity_passed{{{WHERE}}})", "{{bundle}}")],
         kind="stat",
         width=6,
         limit=1,
         is_floor=True,
+        words={0: "no", 1: "yes"},
     ),
     Panel(
         "Compared on",

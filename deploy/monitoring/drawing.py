@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, PercentFormatter
+from matplotlib.ticker import Formatter, FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from sensorium.plot import saved
@@ -21,10 +21,12 @@ _GRID_COLUMNS = 24
 _LEFT_IN, _RIGHT_IN, _TITLE_IN, _BOTTOM_IN, _LEGEND_IN = 0.62, 0.14, 0.4, 0.3, 0.17
 _COLORS = (
     *("#3274d9", "#e0752d", "#2f9e6e", "#b877d9", "#c4162a", "#0a9fb5", "#8f6a2a", "#eab839"),
-    *("#6e6e6e", "#f2789f", "#7eb26d", "#1f3a93"),
+    *("#6e6e6e", "#f2789f", "#7eb26d", "#1f3a93", "#ff9f7a", "#5b2a86", "#00695c", "#9ac8ff"),
+    *("#7a1f3d", "#c0ca33", "#a1887f", "#455a64"),
 )
 _GOOD, _BAD, _INK, _GREY, _FRAME = "#2f9e6e", "#c4162a", "#24292f", "#6b7280", "#dfe3e8"
-_LEGEND_COLUMNS_IN, _MAX_LEGEND = 2.2, 8
+_LETTER_IN, _HANDLE_IN, _MAX_LEGEND = 0.066, 0.42, 8
+_PREFIXES = ("", "k", "M", "G", "T")
 _HIDDEN = {"__name__", "job", "namespace"}
 _MAX_TABLE_ROWS = 9
 
@@ -92,6 +94,7 @@ def _draw_panel(
             facecolor="white",
             edgecolor=_FRAME,
             linewidth=0.8,
+            zorder=-1,
         )
     )
     at = _at(figure, left + 0.12, bottom + height - 0.25)
@@ -118,6 +121,15 @@ def _unit(panel: Mapping[str, Any]) -> str:
     return str(panel["fieldConfig"]["defaults"].get("unit", "short"))
 
 
+def _words(panel: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is shown in place of numbers."""
+    return {
+        value: result["text"]
+        for mapping in panel["fieldConfig"]["defaults"].get("mappings", [])
+        for value, result in mapping["options"].items()
+    }
+
+
 def written(value: float, unit: str) -> str:
     """Write a value with its unit, as short as it can be read."""
     if unit == "percentunit":
@@ -125,8 +137,9 @@ def written(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
     if unit in {"bytes", "Bps"}:
+        power = min(int(math.log(max(value, 1), 1000)), len(_PREFIXES) - 1)
         suffix = "B/s" if unit == "Bps" else "B"
-        return EngFormatter(suffix, places=1)(value)
+        return f"{value / 1000**power:.3g} {_PREFIXES[power]}{suffix}"
     suffix = {"reqps": " /s", "ops": " /s"}.get(unit, "")
     return f"{value:,.0f}{suffix}" if value >= 1000 else f"{value:.3g}{suffix}"  # noqa: PLR2004
 
@@ -143,13 +156,15 @@ def _draw_stat(
     left, bottom, width, height = box
     limit, is_floor = _limit(panel)
     names = len({one.name for one in series}) > 1 or "{{" in panel["targets"][0]["legendFormat"]
-    shown = series[:2]
+    newest = max(one.times_s[-1] for one in series)
+    shown = [one for one in series if one.times_s[-1] == newest][:2]
+    words = _words(panel)
     for number, one in enumerate(shown):
         middle = left + width * (number + 0.5) / len(shown)
         color = _INK
         if limit is not None:
             color = _BAD if (one.last < limit) == is_floor else _GOOD
-        text = written(one.last, _unit(panel))
+        text = words.get(str(int(one.last))) or written(one.last, _unit(panel))
         at = _at(figure, middle, bottom + height * 0.42)
         figure.text(*at, text, ha="center", va="center", fontsize=19, color=color, weight="bold")
         if names:
@@ -175,9 +190,10 @@ def _draw_lines(
     figure: Figure, panel: Mapping[str, Any], series: Sequence[Series], box: Box
 ) -> None:
     left, bottom, width, height = box
-    columns = max(1, int(width / _LEGEND_COLUMNS_IN))
     ranked = sorted(series, key=lambda one: -max(one.values))
-    named = ranked[:_MAX_LEGEND]
+    named = {_label(one, _unit(panel)): one.name for one in ranked[:_MAX_LEGEND]}
+    widest = max(len(label) for label in named) * _LETTER_IN + _HANDLE_IN
+    columns = max(1, int((width - _RIGHT_IN) / widest))
     legend_in = _LEGEND_IN * math.ceil(len(named) / columns) + 0.08
     x, y = _at(figure, left + _LEFT_IN, bottom + _BOTTOM_IN + legend_in)
     w, h = _at(
@@ -197,8 +213,8 @@ def _draw_lines(
             axes.plot(_dates(one.times_s), list(one.values), color=colors[one.name], linewidth=1.4)
     _frame(axes, panel, max(max(one.values) for one in series))
     handles = [
-        axes.plot([], [], color=colors[one.name], linewidth=3, label=_label(one, _unit(panel)))[0]
-        for one in named
+        axes.plot([], [], color=colors[name], linewidth=3, label=label)[0]
+        for label, name in named.items()
     ]
     figure.legend(
         handles=handles,
@@ -241,7 +257,7 @@ def _frame(axes: Axes, panel: Mapping[str, Any], highest: float) -> None:
     limit, _ = _limit(panel)
     if limit is not None and highest > limit / 20:
         axes.axhline(limit, color=_BAD, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_ylim(bottom=0, top=None if highest else 1)
+    axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.03 if highest else 1)
     axes.yaxis.set_major_formatter(_formatter(_unit(panel)))
     locator = AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)

@@ -1,7 +1,7 @@
 """The overview: how many, how well, how fast, and what goes wrong."""
 
 from panel import Panel, Row
-from query import TASK, WHERE, Query, rate
+from query import TASK, WHERE, Query, rate, seen_rate
 
 _FAILED, _VALID = (
     f"sum(avg_over_time(job:sensorium_requests_{kind}:rate5m{{{WHERE}}}[30d]))"
@@ -111,8 +111,14 @@ _WRONG = (
     ),
     Panel(
         "Refused by stage and reason",
-        "Requests a second that a stage answered by an error, by its class.",
-        [Query(rate("sensorium_rejected_total", "stage, reason", WHERE), "{{stage}}: {{reason}}")],
+        "Requests a second that a stage answered by an error, by its class, or that its queue "
+        "refused.",
+        [
+            Query(
+                f"sum by (stage, reason) (stage:sensorium_refused:rate5m{{{WHERE}}}) > 0",
+                "{{stage}}: {{reason}}",
+            )
+        ],
         unit="reqps",
     ),
     Panel(
@@ -120,7 +126,7 @@ _WRONG = (
         "Pictures, sounds and videos a second whose decoding failed.",
         [
             Query(
-                rate("sensorium_media_decode_errors_total", "modality, reason", WHERE),
+                seen_rate("sensorium_media_decode_errors_total", "modality, reason", WHERE),
                 "{{modality}}: {{reason}}",
             )
         ],

@@ -1,7 +1,7 @@
 """What a panel shows, and the same as Grafana's JSON."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table, timeseries
@@ -12,10 +12,11 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from query import Query
 
 DATASOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
-_HEIGHT = {"stat": 4, "table": 7, "lines": 8, "stack": 8}
+_HEIGHT = {"stat": 4, "leader": 8, "table": 8, "lines": 8, "stack": 8}
 _DIMENSIONLESS = "short"
 
-Kind = Literal["lines", "stack", "stat", "table"]
+Kind = Literal["lines", "stack", "stat", "leader", "table"]
+"""Lines, stacked areas, the newest number of each series, of those that are there now, a table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Panel:
 
     `unit` is Grafana's word for it, `width` counts columns of a grid of 24. From `limit` on (or, if
     `is_floor`, below it) something is wrong: it is drawn as a line, or colours the number.
+    `words` are shown in place of numbers.
     """
 
     title: str
@@ -34,6 +36,7 @@ class Panel:
     width: int = 12
     limit: float | None = None
     is_floor: bool = False
+    words: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +58,12 @@ def grafana_panel(panel: Panel) -> AnyPanel:
     for number, query in enumerate(panel.queries):
         target = prometheus.Dataquery().expr(query.expression).legend_format(query.legend)
         target.ref_id(chr(ord("A") + number)).datasource(DATASOURCE)
-        if panel.kind == "table":
-            target.format(PromQueryFormat.TABLE).instant()
+        if panel.kind in {"table", "leader"}:
+            target.instant()
         else:
             target.range()
+        if panel.kind == "table":
+            target.format(PromQueryFormat.TABLE)
         built.with_target(target)
     return built
 
@@ -103,7 +108,16 @@ def _stat(panel: Panel) -> stat.Panel:
     )
     if panel.limit is not None:
         made = made.thresholds(_thresholds(panel)).color_mode(option.BigValueColorMode.VALUE)
+    if panel.words:
+        results = {
+            str(value): model.ValueMappingResult(text=word) for value, word in panel.words.items()
+        }
+        made = made.mappings([model.ValueMap(options=results)])
     return made
+
+
+def _leader(panel: Panel) -> stat.Panel:
+    return _stat(panel).text_mode(option.BigValueTextMode.VALUE_AND_NAME)
 
 
 def _table(panel: Panel) -> table.Panel:
@@ -120,6 +134,7 @@ _BUILDERS: Mapping[Kind, Callable[[Panel], AnyPanel]] = {
     "lines": _lines,
     "stack": _stack,
     "stat": _stat,
+    "leader": _leader,
     "table": _table,
 }
 

@@ -9,7 +9,7 @@ _LIMIT = (
         "The stage that most requests wait for. More instances or replicas help here, and nowhere "
         "else.",
         [Query(f"topk(1, stage:sensorium_waiting:mean5m{{{STAGE}}})", "{{stage}}")],
-        kind="stat",
+        kind="leader",
         width=6,
         limit=16,
     ),
@@ -30,8 +30,11 @@ _LIMIT = (
     ),
     Panel(
         "Wait for a stage",
-        "Mean time that a request waits in its queue; for the decoder, for a slot.",
-        [Query(mean("sensorium_stage_queue_seconds", "stage", STAGE), "{{stage}}")],
+        "Mean time that a request waits in a stage's queue, and a text for a slot of the decoder.",
+        [
+            Query(mean("sensorium_stage_queue_seconds", "stage", STAGE), "{{stage}}"),
+            Query(mean("sensorium_slot_wait_seconds", "stage", STAGE), "{{stage}}: slot"),
+        ],
         unit="s",
     ),
 )

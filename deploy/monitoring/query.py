@@ -21,6 +21,12 @@ def rate(counter: str, labels: str, where: str) -> str:
     return f"sum by ({labels}) (rate({counter}{{{where}}}[$__rate_interval]))"
 
 
+def seen_rate(counter: str, labels: str, where: str) -> str:
+    """Do the same, but only for what has grown at all in the time that is looked at."""
+    grown = f"sum by ({labels}) (increase({counter}{{{where}}}[$__range])) > 0"
+    return f"{rate(counter, labels, where)} and {grown}"
+
+
 def mean(histogram: str, labels: str, where: str) -> str:
     """Return the mean of what a histogram has observed, by labels."""
     total, count = (rate(f"{histogram}_{part}", labels, where) for part in ("sum", "count"))

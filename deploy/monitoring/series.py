@@ -55,6 +55,8 @@ def filled(expression: str, window: Window) -> str:
     def value(match: re.Match[str]) -> str:
         if match[1] == "__rate_interval":
             return f"{math.ceil(rate_s)}s"
+        if match[1] == "__range":
+            return f"{math.ceil(window.end_s - window.start_s)}s"
         if match[1].startswith("__"):
             raise InvalidInputError(f"${match[1]} in {expression!r} is not known here.")
         return ".*"

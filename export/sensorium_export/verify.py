@@ -98,7 +98,7 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     Raises:
         ConfigurationError: The checkpoint or the repository is broken, or the server cannot start.
     """
-    free = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
+    free = server_settings.FREE_PORTS
     settings = server_settings.load({"repository": options.repository, **free})
     source = open_source(options.checkpoint, options.bundle)
     recipe = source.recipe

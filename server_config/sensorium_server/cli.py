@@ -12,6 +12,7 @@ import typer
 from sensorium.errors import ConfigurationError
 from sensorium_server.gate import WAY_OUT, check_verified
 from sensorium_server.launch import Server, tasks_of
+from sensorium_server.log_record import Log
 from sensorium_server.settings import Settings, flag_name, load
 
 MISUSED = 2
@@ -24,29 +25,34 @@ def serve(*, as_json: bool, **flags: object) -> None:
     """
     try:
         settings = load(flags)
-        _check_verified(settings)
+        log = Log(_to_stderr, settings.log_format, settings.log_level)
+        _check_verified(settings, log)
     except ConfigurationError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(MISUSED) from error
     server = Server(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.request_stop())
-    typer.echo(f"starting Triton on {settings.repository} …", err=True)
+    log.say(f"starting Triton on {settings.repository} …", "info")
     with server:
         typer.echo(_ready_line(server, settings, as_json=as_json))
         sys.stdout.flush()
         server.wait()
-    typer.echo("drained and stopped", err=True)
+    log.say("drained and stopped", "info")
 
 
-def _check_verified(settings: Settings) -> None:
+def _check_verified(settings: Settings, log: Log) -> None:
     """Refuse bundles that are not proven, or tell which they are."""
     try:
         check_verified(settings.repository)
     except ConfigurationError as error:
         if not settings.allow_unverified:
             raise
-        typer.echo(f"warning: {str(error).rpartition(WAY_OUT)[0].rstrip()}", err=True)
+        log.say(f"warning: {str(error).rpartition(WAY_OUT)[0].rstrip()}")
+
+
+def _to_stderr(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _ready_line(server: Server, settings: Settings, *, as_json: bool) -> str:
@@ -57,7 +63,7 @@ def _ready_line(server: Server, settings: Settings, *, as_json: bool) -> str:
         return json.dumps({**facts, "pid": server.pid}, ensure_ascii=False)
     return (
         f"ready in {server.ready_s:.1f} s · gRPC {where.grpc} · HTTP {where.http} · "
-        f"metrics {where.metrics} · tasks: {', '.join(tasks) or 'none'}"
+        f"metrics {where.metrics} and {where.service_metrics} · tasks: {', '.join(tasks) or 'none'}"
     )
 
 
@@ -69,7 +75,7 @@ def _parameters() -> list[inspect.Parameter]:
     for name, field in Settings.model_fields.items():
         is_flag = field.annotation is bool
         option = typer.Option(
-            flag_name(name),
+            f"{flag_name(name)}/--no-{flag_name(name)[2:]}" if is_flag else flag_name(name),
             help=f"{field.description} Default: {_shown(field.default)}.",
             show_default=False,
             metavar=None if is_flag else "VALUE",

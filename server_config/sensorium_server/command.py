@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sensorium.errors import ConfigurationError
+from sensorium_server.metrics import DIRECTORY_VARIABLE
 from sensorium_server.process import REGIONS
 from sensorium_server.runtime import OWN_BACKENDS, Runtime
 from sensorium_server.settings import Settings, environment_of, flag_name
 
 _LEVELS = {"error": 0, "warning": 1, "info": 2, "debug": 3}
+_SPANS_EVERY_MS = 500
+_SPANS_AT_ONCE = 2048
+_MAX_SPANS = 65_536
+_NO_PROXY = ("NO_PROXY", "no_proxy")
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
@@ -23,10 +28,11 @@ class Ports:
     http: int
     grpc: int
     metrics: int
+    service_metrics: int
 
 
-def command(settings: Settings, runtime: Runtime, ports: Ports) -> list[str]:
-    """Return the command line."""
+def command(settings: Settings, runtime: Runtime, ports: Ports, spans_url: str = "") -> list[str]:
+    """Return the command line; `spans_url` is where Triton sends its spans."""
     level = _LEVELS[settings.log_level]
     options = {
         "model-repository": settings.repository.absolute(),
@@ -57,6 +63,7 @@ def command(settings: Settings, runtime: Runtime, ports: Ports) -> list[str]:
         *flags,
         "--disable-auto-complete-config",
         *_tls_flags(settings),
+        *_trace_flags(settings, spans_url),
         *_backend_flags(settings),
     ]
 
@@ -94,25 +101,53 @@ def _tls_flags(settings: Settings) -> Iterator[str]:
         yield f"--grpc-root-cert={settings.grpc_tls_client_ca}"
 
 
+def _trace_flags(settings: Settings, spans_url: str) -> Iterator[str]:
+    """Yield the flags of tracing; requests with a trace context are traced at any rate."""
+    if not spans_url:
+        return
+    share = 1 if settings.request_metrics else settings.trace_rate
+    one_in = round(1 / share) if share else 0
+    yield "--trace-config=mode=opentelemetry"
+    yield "--trace-config=level=TIMESTAMPS"
+    yield f"--trace-config=rate={one_in}"
+    yield f"--trace-config=opentelemetry,url={spans_url}"
+    yield f"--trace-config=opentelemetry,bsp_schedule_delay={_SPANS_EVERY_MS}"
+    yield f"--trace-config=opentelemetry,bsp_max_queue_size={_MAX_SPANS}"
+    yield f"--trace-config=opentelemetry,bsp_max_export_batch_size={_SPANS_AT_ONCE}"
+
+
 def _backend_flags(settings: Settings) -> Iterator[str]:
     for backend in ("python", *OWN_BACKENDS):
         yield f"--backend-config={backend},shm-region-prefix-name={REGIONS}"
         yield f"--backend-config={backend},shm-default-byte-size={settings.shared_memory_bytes}"
 
 
-def environment(settings: Settings, runtime: Runtime) -> dict[str, str]:
-    """Return the environment: the settings, our Python first, and no needless threads."""
+def environment(
+    settings: Settings, runtime: Runtime, stage_files: Path | None = None
+) -> dict[str, str]:
+    """Return the environment: the settings, our Python first, and no needless threads.
+
+    `stage_files` is the directory to which stages write their metrics.
+    """
     inherited = dict(os.environ)
-    libraries = [runtime.library_path, inherited.get("LD_LIBRARY_PATH", "")]
     return {
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         **inherited,
         **environment_of(settings),
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+        **({DIRECTORY_VARIABLE: str(stage_files)} if stage_files else {}),
+        # Spans go to this machine, whatever proxy there is.
+        **{name: _joined(",", inherited.get(name), "127.0.0.1") for name in _NO_PROXY},
+        "LD_LIBRARY_PATH": _joined(
+            os.pathsep, runtime.library_path, inherited.get("LD_LIBRARY_PATH")
+        ),
         # The stub's interpreter finds its environment through the first `python3` on the path.
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), inherited.get("PATH", "")]),
     }
+
+
+def _joined(separator: str, *parts: str | None) -> str:
+    return separator.join(filter(None, parts))
 
 
 def reachable_host(host: str) -> str:
@@ -130,6 +165,7 @@ def reserve_ports(settings: Settings) -> Ports:
         "http": settings.http_port,
         "grpc": settings.grpc_port,
         "metrics": settings.metrics_port,
+        "service_metrics": settings.service_metrics_port,
     }
     problems, sockets, ports = [], [], {}
     for name, port in wanted.items():
@@ -142,8 +178,9 @@ def reserve_ports(settings: Settings) -> Ports:
             ports[name] = int(held.getsockname()[1])
         except OSError as error:
             problems.append(
-                f"port {port} for {name} at {settings.host} cannot be used: {error.strerror}. Stop "
-                f"what uses it, or choose another with {flag_name(name + '_port')}; 0 finds one."
+                f"port {port} for {name.replace('_', ' ')} at {settings.host} cannot be used: "
+                f"{error.strerror}. Stop what uses it, or choose another with "
+                f"{flag_name(name + '_port')}; 0 finds one."
             )
     for held in sockets:
         held.close()

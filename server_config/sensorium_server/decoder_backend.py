@@ -49,6 +49,7 @@ from sensorium_server.decoding import Array, Decoder
 from sensorium_server.decoding_loop import DecodingLoop, Job, Key, Text
 from sensorium_server.generation import Generation, generation_from, overridden
 from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.recorder import Recorder
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.stages.text import load_tokenizer
 from sensorium_server.triton import (
@@ -111,6 +112,7 @@ class TritonPythonModel:
     _slots: int
     _tokenizer: Tokenizer
     _inputs: tuple[str, ...]
+    _recorder: Recorder
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
@@ -122,12 +124,15 @@ class TritonPythonModel:
         instance = Instance.from_args(args)
         config = instance.config
         self._inputs = instance.inputs
+        self._recorder = Recorder(config.name)
         self._tokenizer = load_tokenizer(
             config.directory / config.text("tokenizer", "tokenizer.json")
         )
         decoder = decoder_from(config)
         self._generation, self._slots = decoder.generation, decoder.slots
-        self._loop = DecodingLoop(decoder, config.integer("max_waiting_rows", 1024))
+        self._loop = DecodingLoop(
+            decoder, config.integer("max_waiting_rows", 1024), self._recorder.run
+        )
 
     def execute(self, requests: Sequence[Request]) -> None:
         """Take the requests; their answers are sent as their texts end."""
@@ -136,7 +141,7 @@ class TritonPythonModel:
             try:
                 self._loop.submit(self._job(request, sender))
             except Exception as error:  # noqa: BLE001 - the request fails alone
-                _send(sender, failure(error, request))
+                _send(sender, failure(error, request, self._recorder))
 
     def finalize(self) -> None:
         """Answer what is running and stop."""
@@ -166,10 +171,11 @@ class TritonPythonModel:
     def _response(self, answer: list[Text] | Exception, request: Request) -> Response:
         try:
             if isinstance(answer, Exception):
-                return failure(answer, request)
+                return failure(answer, request, self._recorder)
+            self._recorder.generated(sum(len(text.tokens) for text in answer))
             return response(outputs_from(answer, self._tokenizer), request)
         except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
-            return failure(error, request)
+            return failure(error, request, self._recorder)
 
 
 def outputs_from(texts: Sequence[Text], tokenizer: Tokenizer) -> Tensors:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -54,8 +55,14 @@ class Job:
 class DecodingLoop:
     """Runs a decoder on a thread of its own, and answers on another."""
 
-    def __init__(self, decoder: Decoder[Key], max_waiting_rows: int) -> None:
+    def __init__(
+        self,
+        decoder: Decoder[Key],
+        max_waiting_rows: int,
+        measured: Callable[[int], AbstractContextManager[None]] = lambda _rows: nullcontext(),
+    ) -> None:
         self._decoder = decoder
+        self._measured = measured
         self._max_waiting_rows = max_waiting_rows
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -156,7 +163,8 @@ class DecodingLoop:
 
     def _advance(self) -> None:
         try:
-            ended = self._decoder.step()
+            with self._measured(self._decoder.running):
+                ended = self._decoder.step()
         except Exception as error:  # noqa: BLE001 - the loop survives
             for job, _ in self._decoder.keys:
                 self._answer(job, error)

@@ -44,6 +44,7 @@ from sensorium.errors import (
 )
 from sensorium_server.diffusion import Conditions, noise, pixels, sample
 from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.recorder import Recorder, items_of
 from sensorium_server.schedules import Array, Schedule, schedule_from
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.triton import (
@@ -226,6 +227,7 @@ class TritonPythonModel:
 
     _sampler: Sampler
     _inputs: tuple[str, ...]
+    _recorder: Recorder
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
@@ -236,6 +238,7 @@ class TritonPythonModel:
         """Load the graphs; the unconditional layout is computed here and warms one of them up."""
         instance = Instance.from_args(args)
         self._inputs = instance.inputs
+        self._recorder = Recorder(instance.config.name)
         self._sampler = sampler_from(instance.config, on_gpu=instance.on_gpu)
 
     def execute(self, requests: Sequence[Request]) -> None:
@@ -250,6 +253,8 @@ class TritonPythonModel:
     def _answer(self, request: Request) -> Response:
         try:
             tensors = tensors_of(request, self._inputs)
-            return response(self._sampler(tensors, cancelled_check(request)), request)
+            with self._recorder.run(items_of(tensors)):
+                drawn = self._sampler(tensors, cancelled_check(request))
+            return response(drawn, request)
         except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
-            return failure(error, request)
+            return failure(error, request, self._recorder)

@@ -50,7 +50,7 @@ def check_verified(repository: Path) -> None:
         ConfigurationError: Some have not; all of them are named, with the way out.
     """
     manifests = sorted(repository.glob(f"*{SUFFIX}"))
-    problems = [problem for manifest in manifests if (problem := _problem(manifest))]
+    problems = [problem for manifest in manifests if (problem := problem_of(manifest))]
     if problems:
         raise ConfigurationError(
             "\n".join(problems)
@@ -59,7 +59,8 @@ def check_verified(repository: Path) -> None:
         )
 
 
-def _problem(manifest: Path) -> str | None:
+def problem_of(manifest: Path) -> str | None:
+    """Return why the bundle of a manifest is not proven; None when it is."""
     bundle = manifest.name.removesuffix(SUFFIX)
     card = manifest.with_name(f"{bundle}{CARD_SUFFIX}")
     if not card.is_file():

@@ -31,13 +31,13 @@ from sensorium_server.drain import activity_of, await_quiet
 from sensorium_server.process import TritonProcess
 from sensorium_server.runtime import runtime
 from sensorium_server.settings import Settings
+from sensorium_server.telemetry import Telemetry, steps_of
 
 _POLL_S = 0.02
 _KILL_AFTER_S = 5.0
 _START_ATTEMPTS = 3
 _RESTART_WINDOW_S = 600.0
 _FAILED_MODEL = re.compile(r"failed to load '([^']+)' version \d+: (.*?)(?:\\n|\"?$)")
-_ENSEMBLE = re.compile(r"^\s*platform:\s*\"ensemble\"", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Endpoints:
     grpc: str
     http: str
     metrics: str
+    service_metrics: str
 
 
 class Server:
@@ -54,9 +55,10 @@ class Server:
 
     def __init__(self, settings: Settings, log: Callable[[str], None] | None = None) -> None:
         self._settings = settings
-        self._log = log or _to_stderr
+        self._telemetry = Telemetry(settings, log or _to_stderr)
+        self._log = self._telemetry.log.say
         self._process: TritonProcess | None = None
-        self._ports = Ports(0, 0, 0)
+        self._ports = Ports(0, 0, 0, 0)
         self._drain: threading.Thread | None = None
         self._is_up = False
         self._stop_wanted = False
@@ -84,6 +86,7 @@ class Server:
             grpc=f"{host}:{self._ports.grpc}",
             http=f"http://{host}:{self._ports.http}",
             metrics=f"http://{host}:{self._ports.metrics}/metrics",
+            service_metrics=f"http://{host}:{self._ports.service_metrics}/metrics",
         )
 
     @property
@@ -102,7 +105,12 @@ class Server:
         begin = time.monotonic()
         check_repository(self._settings.repository, self._log)
         self._ports = reserve_ports(self._settings)
-        self._launch()
+        self._telemetry.start(self._ports.service_metrics)
+        try:
+            self._launch()
+        except BaseException:
+            self._telemetry.close()
+            raise
         self.ready_s = time.monotonic() - begin
 
     def wait(self) -> None:
@@ -120,9 +128,10 @@ class Server:
             if not self._may_restart():
                 raise ServerError(reason + process.last_lines())
             self._log(f"{reason} Starting it again.")
+            self._telemetry.triton_restarts()
             begin = time.monotonic()
             self._launch()
-            self._log(f"ready again in {time.monotonic() - begin:.1f} s")
+            self._log(f"ready again in {time.monotonic() - begin:.1f} s", "info")
 
     def request_stop(self) -> None:
         """Tell the server to answer what it has, then to end; do not wait for it.
@@ -150,6 +159,7 @@ class Server:
         if self._drain is not None:
             self._drain.join()
         self._process.wait(self._settings.drain_timeout_s + _KILL_AFTER_S)
+        self._telemetry.close()
 
     def _drain_and_end(self, process: TritonProcess) -> None:
         metrics = self.endpoints.metrics
@@ -167,9 +177,9 @@ class Server:
         self._is_up = False
         for attempt in range(1, _START_ATTEMPTS + 1):
             self._process = TritonProcess(
-                command(self._settings, found, self._ports),
-                environment(self._settings, found),
-                self._log,
+                command(self._settings, found, self._ports, self._telemetry.spans_url),
+                environment(self._settings, found, self._telemetry.stage_files),
+                self._telemetry.take_line,
             )
             try:
                 self._await_ready(self._process)
@@ -177,6 +187,7 @@ class Server:
                 if attempt == _START_ATTEMPTS:
                     raise
                 self._log(f"{crash.message.splitlines()[0]} Starting it again.")
+                self._telemetry.triton_restarts()
             except BaseException:
                 self.stop()
                 raise
@@ -253,11 +264,7 @@ def check_repository(repository: Path, log: Callable[[str], None]) -> None:
 
 def tasks_of(repository: Path) -> list[str]:
     """Return the ensembles of a repository, the contract's tasks first and in its order."""
-    ensembles = {
-        config.parent.name
-        for config in repository.glob("*/config.pbtxt")
-        if _ENSEMBLE.search(config.read_text(encoding="utf-8"))
-    }
+    ensembles = set(steps_of(repository))
     known = [task for task in contract.TASKS if task in ensembles]
     return known + sorted(ensembles - set(known))
 

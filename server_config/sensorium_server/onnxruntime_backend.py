@@ -23,6 +23,7 @@ from sensorium.errors import InvalidInputError
 from sensorium_server.batching import Batcher
 from sensorium_server.onnx_session import Graph, OnnxGraph
 from sensorium_server.openvino_graph import OpenVinoGraph
+from sensorium_server.recorder import Recorder, items_of
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.triton import Instance, Request, Response, failure, response, tensors_of
 
@@ -117,6 +118,7 @@ class TritonPythonModel:
 
     _model: OnnxModel
     _inputs: tuple[str, ...]
+    _recorder: Recorder
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
@@ -131,16 +133,19 @@ class TritonPythonModel:
             config, instance.default_filename or "model.onnx", on_gpu=instance.on_gpu
         )
         self._inputs = tuple(graph.inputs)
+        self._recorder = Recorder(config.name)
         self._model = OnnxModel(graph, config)
         self._model.warm_up()
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
         """Answer the batch by one run, each request on its own."""
-        answers = self._model.answer(
-            [tensors_of(request, self._inputs) for request in requests],
-            [request.requested_output_names() for request in requests],
-        )
+        tensors = [tensors_of(request, self._inputs) for request in requests]
+        wanted = [request.requested_output_names() for request in requests]
+        with self._recorder.run(sum(map(items_of, tensors))):
+            answers = self._model.answer(tensors, wanted)
         return [
-            failure(answer, request) if isinstance(answer, Exception) else response(answer, request)
+            failure(answer, request, self._recorder)
+            if isinstance(answer, Exception)
+            else response(answer, request)
             for request, answer in zip(requests, answers, strict=True)
         ]

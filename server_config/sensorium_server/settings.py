@@ -27,6 +27,9 @@ PROFILES = Path(__file__).parent / "profiles"
 _TYPO_LIKENESS = 0.85
 _PILLOW_MAX_PIXELS = 178_956_970
 
+FREE_PORTS = dict.fromkeys(("http_port", "grpc_port", "metrics_port", "service_metrics_port"), 0)
+"""Values with which a server finds its ports itself."""
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
@@ -47,6 +50,12 @@ class Settings(BaseSettings):
     http_port: Port = Field(8000, description="Port of HTTP; 0 picks a free one.")
     grpc_port: Port = Field(8001, description="Port of gRPC; 0 picks a free one.")
     metrics_port: Port = Field(8002, description="Port of Prometheus metrics; 0 picks a free one.")
+    service_metrics_port: Port = Field(
+        8003, description="Port of Sensorium's own metrics; 0 picks a free one."
+    )
+    request_metrics: bool = Field(
+        True, description="Measure whole requests, by spans that Triton sends to the launcher."
+    )
     model_config_name: str = Field(
         "", description="Use configs/NAME.pbtxt where a model has one, else config.pbtxt."
     )
@@ -77,6 +86,15 @@ class Settings(BaseSettings):
     )
     log_level: Literal["error", "warning", "info", "debug"] = Field(
         "warning", description="How much Triton logs, to stderr."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Log lines as text or JSON.")
+    trace_url: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="Where traces go: http://collector:4318/v1/traces (OTLP/HTTP); empty: nowhere.",
+    )
+    trace_rate: float = Field(
+        0.01, ge=0, le=1, description="Share of the requests without a trace context to trace."
     )
     allow_unverified: bool = Field(
         False, description="Serve bundles that are not proven too, with a warning."

@@ -12,7 +12,6 @@
 import json
 import math
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from sensorium.errors import (
     OverloadedError,
     SensoriumError,
 )
+from sensorium_server.recorder import Recorder, items_of
 from sensorium_server.settings import load
 from sensorium_server.stages import Stage, StageConfig, StageFactory, Tensors
 
@@ -74,22 +74,33 @@ class StageModel:
     factory: ClassVar[StageFactory]
     _stage: Stage
     _inputs: tuple[str, ...]
+    _recorder: Recorder
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Build the stage once."""
         instance = Instance.from_args(args)
         self._inputs = instance.inputs
+        self._recorder = Recorder(instance.config.name)
         self._stage = type(self).factory(instance.config, load())
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
         """Answer every request of the batch, each on its own."""
-        return [self._answer(request) for request in requests]
+        begin = time.perf_counter()
+        tensors: list[Tensors] = []
+        answers = [self._answer(request, tensors) for request in requests]
+        self._recorder.ran(sum(map(items_of, tensors)), time.perf_counter() - begin)
+        return answers
 
-    def _answer(self, request: Request) -> Response:
+    def _answer(self, request: Request, seen: list[Tensors]) -> Response:
+        tensors: Tensors = {}
         try:
-            return response(self._stage(tensors_of(request, self._inputs)), request)
+            tensors = tensors_of(request, self._inputs)
+            seen.append(tensors)
+            self._recorder.received(tensors)
+            return response(self._stage(tensors), request)
         except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
-            return failure(error, request)
+            self._recorder.undecoded(tensors, error)
+            return failure(error, request, self._recorder)
 
 
 def as_model(factory: StageFactory) -> type[StageModel]:
@@ -118,17 +129,16 @@ def response(outputs: Tensors, request: Request) -> Response:
     )
 
 
-def failure(error: Exception, request: Request) -> Response:
-    """Return the answer to a request that failed, and log what the client is not told."""
+def failure(error: Exception, request: Request, recorder: Recorder) -> Response:
+    """Return the answer to a request that failed, and record what the client is not told."""
     import triton_python_backend_utils as pb  # noqa: PLC0415
 
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
+    recorder.failed(request, error, expected=code is not None)
     if code is not None:
         message = str(error)
     else:
         request_id = request.request_id()
-        trace = "".join(traceback.format_exception(error))
-        pb.Logger.log_error(f"request {request_id!r} failed: {trace}")
         named = f" (request {request_id})" if request_id else ""
         message = f"internal error, see the server's log{named}"
         code = "INTERNAL"

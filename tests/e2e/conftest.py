@@ -15,7 +15,7 @@ from sensorium.contract import TASKS
 from sensorium_export.bundle import ExportedBundle, export_bundle
 from sensorium_export.testing import toy_checkpoint
 from sensorium_server.launch import Endpoints, Server
-from sensorium_server.settings import load
+from sensorium_server.settings import FREE_PORTS, load
 
 TIMEOUT_S = 20.0
 
@@ -35,8 +35,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Serv
     cache_dir = tmp_path_factory.mktemp("cache")
 
     def start(repository: Path, **flags: object) -> Server:
-        free = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-        settings = load({**free, "repository": repository, "cache_dir": cache_dir, **flags})
+        settings = load({**FREE_PORTS, "repository": repository, "cache_dir": cache_dir, **flags})
         return Server(settings)
 
     return start

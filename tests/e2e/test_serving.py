@@ -212,7 +212,16 @@ def served(toy_repository: Path, tmp_path: Path) -> Iterator[subprocess.Popen[st
         **{name: value for name, value in os.environ.items() if not name.startswith("SENSORIUM_")},
         "SENSORIUM_CACHE_DIR": str(tmp_path),
     }
-    free = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    free = [
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--metrics-port",
+        "0",
+        "--service-metrics-port",
+        "0",
+    ]
     process = subprocess.Popen(
         [
             *(str(Path(sys.executable).with_name("sensorium")), "serve", "--json", *free),

@@ -110,8 +110,7 @@ def test_corrupt_graph_is_refused_with_both_digests(checkpoint: Path, copy: Path
 
 def test_command_verifies_a_running_server(checkpoint: Path, bundle: ExportedBundle) -> None:
     """`sensorium verify` asks the server whose addresses it is given, and prints JSON."""
-    free = dict.fromkeys(("grpc_port", "http_port", "metrics_port"), 0)
-    with Server(settings.load({"repository": bundle.repository, **free})) as server:
+    with Server(settings.load({"repository": bundle.repository, **settings.FREE_PORTS})) as server:
         result = CliRunner().invoke(
             main,
             [

@@ -76,6 +76,7 @@ class FakeRequest:
     cancelled: bool = False
     timeout_us: int = 0
     wishes: str = ""
+    context: str | None = None
     sent: list[Any] = field(default_factory=list)
 
     def requested_output_names(self) -> set[str]:
@@ -93,6 +94,10 @@ class FakeRequest:
     def timeout(self) -> int:
         """Return the client's deadline in microseconds, 0 for none."""
         return self.timeout_us
+
+    def trace(self) -> Any:  # noqa: ANN401 - as in the stub
+        """Return the trace, whose context is JSON, or None when the request is not traced."""
+        return SimpleNamespace(get_context=lambda: self.context)
 
     def parameters(self) -> str:
         """Return the request's own parameters as JSON."""
@@ -132,17 +137,14 @@ class FakeResponse:
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Put a stand-in of `triton_python_backend_utils` into place; its log is `stub.logged`."""
-    logged: list[str] = []
+    """Put a stand-in of `triton_python_backend_utils` into place."""
     module = SimpleNamespace(
         Tensor=FakeTensor,
         InferenceResponse=FakeResponse,
         TritonError=FakeTritonError,
         TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
-        Logger=SimpleNamespace(log_error=logged.append),
         get_input_tensor_by_name=lambda request, name: FakeTensor(name, request.tensors[name]),
         Request=FakeRequest,
-        logged=logged,
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", module)
     return module

@@ -19,7 +19,12 @@ class FakeServer:
 
     ready_s = 1.25
     pid = 7
-    endpoints = Endpoints("127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3/metrics")
+    endpoints = Endpoints(
+        "127.0.0.1:1",
+        "http://127.0.0.1:2",
+        "http://127.0.0.1:3/metrics",
+        "http://127.0.0.1:4/metrics",
+    )
     settings: Settings
 
     def __init__(self, settings: Settings) -> None:
@@ -56,8 +61,8 @@ def test_ready_line(app: typer.Typer) -> None:
     assert result.exit_code == 0
     assert result.stdout == (
         "ready in 1.2 s · gRPC 127.0.0.1:1 · HTTP http://127.0.0.1:2 · metrics "
-        "http://127.0.0.1:3/metrics · tasks: visual_question_answering, image_captioning, "
-        "text_embedding, image_embedding\n"
+        "http://127.0.0.1:3/metrics and http://127.0.0.1:4/metrics · tasks: "
+        "visual_question_answering, image_captioning, text_embedding, image_embedding\n"
     )
 
 
@@ -69,6 +74,14 @@ def test_ready_line_as_json(app: typer.Typer) -> None:
     assert facts["pid"] == 7
     assert facts["ready_s"] == 1.25
     assert "image_captioning" in facts["tasks"]
+
+
+def test_log_as_json(app: typer.Typer) -> None:
+    """With `--log-format json` whatever is on stderr is JSON, line by line."""
+    lines = runner.invoke(app, ["--log-format", "json"]).stderr.splitlines()
+
+    assert [json.loads(line)["source"] for line in lines] == ["launcher", "launcher"]
+    assert json.loads(lines[-1])["message"] == "drained and stopped"
 
 
 def test_flags_reach_the_settings(app: typer.Typer) -> None:

@@ -7,10 +7,10 @@ import pytest
 from sensorium.errors import ConfigurationError
 from sensorium_server.command import Ports, command, environment, reachable_host, reserve_ports
 from sensorium_server.runtime import Runtime
-from sensorium_server.settings import Settings, load
+from sensorium_server.settings import FREE_PORTS, Settings, load
 
 RUNTIME = Runtime(Path("/t/tritonserver"), Path("/t/backends"), Path("/t/caches"), "/t/libs")
-PORTS = Ports(http=1, grpc=2, metrics=3)
+PORTS = Ports(http=1, grpc=2, metrics=3, service_metrics=4)
 
 
 def flags(settings: Settings) -> list[str]:
@@ -85,12 +85,44 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert variables["OMP_NUM_THREADS"] == "3"
 
 
+def test_environment_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stubs find where to write metrics, and no proxy comes between Triton and the launcher."""
+    monkeypatch.setenv("no_proxy", "internal")
+
+    variables = environment(load(), RUNTIME, Path("/files"))
+
+    assert variables["PROMETHEUS_MULTIPROC_DIR"] == "/files"
+    assert variables["no_proxy"] == "internal,127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rate"),
+    [
+        ({}, "1"),
+        ({"request_metrics": False, "trace_rate": 0.02}, "50"),
+        ({"request_metrics": False, "trace_rate": 0}, "0"),
+    ],
+)
+def test_rate_of_spans(chosen: dict[str, object], rate: str) -> None:
+    """Every request is measured by spans; without that, only what may be exported is traced."""
+    line = command(load(chosen), RUNTIME, PORTS, "http://127.0.0.1:5/v1/traces")
+
+    assert f"--trace-config=rate={rate}" in line
+    assert "--trace-config=opentelemetry,url=http://127.0.0.1:5/v1/traces" in line
+
+
+def test_no_spans() -> None:
+    """Without somebody who takes them, Triton makes no spans."""
+    assert [flag for flag in command(load(), RUNTIME, PORTS) if "trace" in flag] == []
+
+
 def test_free_ports_are_found() -> None:
     """Port 0 becomes a free port, different for each protocol."""
-    ports = reserve_ports(load({"http_port": 0, "grpc_port": 0, "metrics_port": 0}))
+    ports = reserve_ports(load(FREE_PORTS))
+    found = {ports.http, ports.grpc, ports.metrics, ports.service_metrics}
 
-    assert len({ports.http, ports.grpc, ports.metrics}) == 3
-    assert min(ports.http, ports.grpc, ports.metrics) > 0
+    assert len(found) == 4
+    assert min(found) > 0
 
 
 def test_taken_ports_are_listed() -> None:
@@ -99,7 +131,7 @@ def test_taken_ports_are_listed() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        settings = load({"http_port": port, "grpc_port": 0, "metrics_port": port})
+        settings = load({**FREE_PORTS, "http_port": port, "metrics_port": port})
 
         with pytest.raises(ConfigurationError) as caught:
             reserve_ports(settings)

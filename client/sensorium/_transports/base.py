@@ -26,6 +26,7 @@ class Request:
     outputs: tuple[str, ...]
     request_id: str
     parameters: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

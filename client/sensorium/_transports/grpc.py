@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -16,6 +16,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from sensorium._config import TLS, Address
 from sensorium._transports.base import AsyncTransport, Request, Response, Tensor, Transport
 from sensorium._transports.failure import Exchange, error_from_grpc, garbled
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+"""Names and values as gRPC takes them."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.max_send_message_length", -1),
@@ -51,7 +54,8 @@ class GrpcTransport(Transport):
         """Send a request; at the deadline gRPC resets the stream and Triton cancels."""
         exchange = Exchange(self.address, request.model, timeout_s, request.request_id)
         message = message_from_request(request, timeout_s)
-        return response_from_message(self._unary("ModelInfer", message, exchange), exchange)
+        more = metadata_from_headers(request.headers)
+        return response_from_message(self._unary("ModelInfer", message, exchange, more), exchange)
 
     def is_ready(self, model: str | None, timeout_s: float) -> bool:
         """Ask the server's or the model's readiness endpoint."""
@@ -59,10 +63,11 @@ class GrpcTransport(Transport):
         exchange = Exchange(self.address, model or "the server", timeout_s)
         return bool(self._unary(method, message, exchange).ready)
 
-    def _unary(self, method: str, message: object, exchange: Exchange) -> Any:  # noqa: ANN401
+    def _unary(self, method: str, message: object, exchange: Exchange, more: Metadata = ()) -> Any:  # noqa: ANN401 - protobuf
         call = getattr(self._stub, method)
+        timeout_s, metadata = _finite(exchange.timeout_s), (*self._metadata, *more)
         try:
-            return call(message, timeout=_finite(exchange.timeout_s), metadata=self._metadata)
+            return call(message, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise error_from_grpc(error.code().name, error.details(), exchange) from error
 
@@ -86,7 +91,9 @@ class AsyncGrpcTransport(AsyncTransport):
         """Send a request; the deadline, or cancelling the task, cancels on the server too."""
         exchange = Exchange(self.address, request.model, timeout_s, request.request_id)
         message = message_from_request(request, timeout_s)
-        return response_from_message(await self._unary("ModelInfer", message, exchange), exchange)
+        more = metadata_from_headers(request.headers)
+        answer = await self._unary("ModelInfer", message, exchange, more)
+        return response_from_message(answer, exchange)
 
     async def ais_ready(self, model: str | None, timeout_s: float) -> bool:
         """Ask the server's or the model's readiness endpoint."""
@@ -94,11 +101,14 @@ class AsyncGrpcTransport(AsyncTransport):
         exchange = Exchange(self.address, model or "the server", timeout_s)
         return bool((await self._unary(method, message, exchange)).ready)
 
-    async def _unary(self, method: str, message: object, exchange: Exchange) -> Any:  # noqa: ANN401
+    async def _unary(
+        self, method: str, message: object, exchange: Exchange, more: Metadata = ()
+    ) -> Any:  # noqa: ANN401 - protobuf
         self._open()
         call = getattr(self._stub, method)
+        timeout_s, metadata = _finite(exchange.timeout_s), (*self._metadata, *more)
         try:
-            return await call(message, timeout=_finite(exchange.timeout_s), metadata=self._metadata)
+            return await call(message, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as error:
             raise error_from_grpc(error.code().name, error.details(), exchange) from error
 
@@ -161,7 +171,7 @@ def response_from_message(message: Any, exchange: Exchange) -> Response:  # noqa
     )
 
 
-def metadata_from_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def metadata_from_headers(headers: Mapping[str, str]) -> Metadata:
     """Write headers as gRPC metadata, whose names are lower-case."""
     return tuple((name.lower(), value) for name, value in headers.items())
 

@@ -51,6 +51,7 @@ class AsyncHttpTransport(AsyncTransport):
         """Send a request; the deadline closes its connection."""
         exchange = Exchange(self.address, request.model, timeout_s, request.request_id)
         head, body = body_from_request(request, timeout_s)
+        head = {**request.headers, **head}
         status, headers, answer = await self._send(
             "POST", f"/v2/models/{quote(request.model)}/infer", head, body, exchange
         )

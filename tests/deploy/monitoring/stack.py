@@ -7,8 +7,6 @@ import socket
 import subprocess
 import threading
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +19,10 @@ import pytest
 T = TypeVar("T")
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "deploy/monitoring"
+TEMPLATES = Path("/usr/share/prometheus/alertmanager")
 SCRAPE_INTERVAL_S = 1
 _FASTER = 60
-_PATIENCE_S = 120.0
+PATIENCE_S = 120.0
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\[|for: |group_wait: |group_interval: )(\d+)([smhd])\b")
 _INTERVAL = re.compile(r"(scrape_interval|evaluation_interval): \w+")
@@ -98,9 +97,8 @@ def prometheus(folder: Path, targets: Sequence[str], alertmanager: str = "") -> 
 def alertmanager(folder: Path, webhook: str) -> Iterator[str]:
     """Run Alertmanager on a faster copy of its file; give its `host:port`."""
     found = program("alertmanager", "prometheus-alertmanager")
-    template = Path("/usr/share/prometheus/alertmanager/default.tmpl")
-    if found.endswith("prometheus-alertmanager") and not template.exists():
-        pytest.skip(f"Debian's Alertmanager needs {template}; put it there with: make tools")
+    if found.endswith("prometheus-alertmanager") and len([*TEMPLATES.glob("*.tmpl")]) < 2:
+        pytest.skip(f"Debian's Alertmanager needs its templates in {TEMPLATES}: make tools")
     text = faster((MONITORING / "alertmanager.yml").read_text())
     (folder / "alertmanager.yml").write_text(text.replace("http://localhost:9094", webhook))
     port = free_port()
@@ -146,7 +144,7 @@ def webhook() -> Iterator[tuple[Webhook, str]]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=[0.05])
     thread.start()
     try:
         yield made, f"http://127.0.0.1:{server.server_address[1]}"
@@ -156,20 +154,13 @@ def webhook() -> Iterator[tuple[Webhook, str]]:
         server.server_close()
 
 
-def eventually(look: Callable[[], T], what: str, patience_s: float = _PATIENCE_S) -> T:
+def eventually(look: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
     """Look again and again until something is seen, and return it."""
     end = time.monotonic() + patience_s
     while not (seen := look()):
         assert time.monotonic() < end, f"{what}: not within {patience_s:g} s"
         time.sleep(0.2)
     return seen
-
-
-def instant(url: str, expression: str) -> list[Any]:
-    """Return the series that a query gives now."""
-    query = urllib.parse.urlencode({"query": expression})
-    with urllib.request.urlopen(f"{url}/api/v1/query?{query}", timeout=30) as answer:
-        return list(json.load(answer)["data"]["result"])
 
 
 @contextmanager
