@@ -17,6 +17,13 @@ KUBERNETES = ("1.30", kubernetes_validate.latest_version())
 
 def problems(manifest: Manifest) -> list[str]:
     """Return what is wrong with an object by its schema; unknown keys and kinds are."""
+    return _problems(json.dumps(manifest))
+
+
+@cache
+def _problems(text: str) -> list[str]:
+    # Most objects are the same in most cases, and reading a schema takes longer than using it.
+    manifest = json.loads(text)
     custom = _custom(manifest["apiVersion"], manifest["kind"])
     if custom is not None:
         validator = jsonschema.Draft202012Validator(custom)
@@ -24,7 +31,7 @@ def problems(manifest: Manifest) -> list[str]:
     found = []
     for version in KUBERNETES:
         try:
-            kubernetes_validate.validate(dict(manifest), version, strict=True)
+            kubernetes_validate.validate(manifest, version, strict=True)
         except kubernetes_validate.ValidationError as error:
             found.append(f"{version}: {'.'.join(map(str, error.path))}: {error.message}")
         except kubernetes_validate.SchemaNotFoundError as error:
