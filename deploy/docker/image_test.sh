@@ -78,6 +78,15 @@ answer=$(podman exec "$name" sensorium ask /pictures/playroom-127.jpg "$question
 say "$question $answer"
 case $answer in *orange*) ;; *) fail "the answer is not orange" ;; esac
 
+for port in 8002 8003; do
+  podman exec "$name" python3 -c "
+import urllib.request
+page = urllib.request.urlopen('http://127.0.0.1:$port/metrics', timeout=10).read().decode()
+assert 'visual_question_answering' in page, page[:500]
+" || fail "no metrics of the question on port $port"
+done
+say "both metrics ports tell of it"
+
 begin=$(date +%s)
 podman stop --time 90 "$name" >/dev/null 2>&1
 say "ended after $(($(date +%s) - begin)) s with code $(exit_code)"
