@@ -28,25 +28,36 @@ def test_queries_mean_this_releases_pods() -> None:
     service = chart.of_kind(chart.rendered("all-keda"), "Service")[-1]["metadata"]["name"]
     pods = f'namespace="{chart.NAMESPACE}", service="{service}"'
     for trigger in triggers():
-        assert trigger["query"].count("rate(") == trigger["query"].count(pods) > 0
+        series = trigger["query"].count("nv_") + trigger["query"].count("sensorium_")
+        assert trigger["query"].count(pods) == series > 0
 
 
-# Two pods: in a minute 90 s were waited for the encoder in each, and 24 s for the decoder's slots.
+# What one pod of two counts in 15 s. The task holds its stages and must not count, nor what another
+# release does; the decoder's own work is 0.5 requests and 1 that waits.
 SERIES = """
-nv_inference_queue_duration_us{POD, model="image_encoder"}: 0+22500000x20
-nv_inference_queue_duration_us{POD, model="text_decoder"}: 0+1000x20
-sensorium_stage_queue_seconds_sum{POD, stage="text_decoder"}: 0+6x20
-nv_inference_request_failure{POD, model="image_encoder", reason="REJECTED"}: 0+30x20
+nv_inference_request_duration_us{POD, model="image_captioning"}: 0+99000000x20
+nv_inference_request_duration_us{POD, model="image_encoder"}: 0+RATEx20
+nv_inference_request_duration_us{POD, model="text_decoder"}: 0+0x20
+sensorium_stage_seconds_sum{POD, stage="text_decoder"}: 0+7.5x20
+sensorium_stage_queue_seconds_sum{POD, stage="text_decoder"}: 0+15x20
+sensorium_stage_queue_seconds_sum{POD, stage="image_encoder"}: 0+99x20
+sensorium_rejected_total{POD, stage="image_encoder", reason="invalid_input"}: 0+99x20
+sensorium_rejected_total{POD, stage="image_encoder", reason="overloaded"}: 0+30x20
+sensorium_rejected_total{POD, stage="text_decoder", reason="overloaded"}: 0+0x20
 """
 
 
-@pytest.mark.parametrize(("index", "value"), [(0, 3.0), (1, 4.0)])
-def test_queries_count_what_waits_and_what_is_refused(
-    index: int, value: float, tmp_path: Path
+@pytest.mark.parametrize(
+    ("encoder", "index", "value"), [(60e6, 0, 8.0), (1e6, 0, 3.0), (1e6, 1, 4.0)]
+)
+def test_queries_count_what_is_in_a_stage_and_what_is_refused(
+    encoder: float, index: int, value: float, tmp_path: Path
 ) -> None:
-    """First the mean number that waits for the busiest stage, then refusals per second."""
+    """First the mean number in the fullest stage of all pods together, then refusals per second."""
     service = chart.of_kind(chart.rendered("all-keda"), "Service")[-1]["metadata"]["name"]
     pods = [f'namespace="models", service="{service}", pod="{name}"' for name in "ab"]
+    pods.append('namespace="models", service="another", pod="c"')
+    rates = SERIES.strip().replace("RATE", f"{encoder:.0f}")
     case = {
         "evaluation_interval": "15s",
         "tests": [
@@ -55,7 +66,10 @@ def test_queries_count_what_waits_and_what_is_refused(
                 "input_series": [
                     {"series": line.partition(": ")[0], "values": line.partition(": ")[2]}
                     for pod in pods
-                    for line in SERIES.replace("POD", pod).strip().splitlines()
+                    for line in SERIES.replace("POD", pod)
+                    .replace("RATE", f"{encoder:.0f}")
+                    .strip()
+                    .splitlines()
                 ],
                 "promql_expr_test": [
                     {
