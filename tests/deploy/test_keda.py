@@ -66,10 +66,7 @@ def test_queries_count_what_is_in_a_stage_and_what_is_refused(
                 "input_series": [
                     {"series": line.partition(": ")[0], "values": line.partition(": ")[2]}
                     for pod in pods
-                    for line in SERIES.replace("POD", pod)
-                    .replace("RATE", f"{encoder:.0f}")
-                    .strip()
-                    .splitlines()
+                    for line in rates.replace("POD", pod).splitlines()
                 ],
                 "promql_expr_test": [
                     {
