@@ -2,6 +2,9 @@
 
 import copy
 import io
+import itertools
+import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -135,6 +138,24 @@ def test_every_key_of_the_schema_has_its_value() -> None:
         return found
 
     assert missing(chart.chart().schema or {}, chart.values_of("default"), "") == ["global"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "helm/sensorium/README.md"])
+def test_commands_that_are_written_down_render(page: str) -> None:
+    """Each `helm install` of a page names files that exist and values that Helm accepts."""
+    text = (chart.ROOT / "deploy" / page).read_text().replace("\\\n", " ")
+    commands = [
+        shlex.split(each) for each in re.findall(r"^ +(helm install .*)$", text, re.MULTILINE)
+    ]
+    for words in commands:
+        pairs = list(itertools.pairwise(words))
+        given = ",".join(value for flag, value in pairs if flag == "--set")
+        files = [value for flag, value in pairs if flag == "--values" and "/" in value]
+
+        assert (chart.ROOT / words[3]).samefile(chart.CHART)
+        assert [name for name in files if not (chart.ROOT / name).is_file()] == []
+        assert chart.render(helm.parse_set_string(given) if given else {})
+    assert commands
 
 
 def test_the_chart_has_the_projects_version() -> None:
