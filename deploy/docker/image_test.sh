@@ -87,6 +87,8 @@ assert 'visual_question_answering' in page, page[:500]
 done
 say "both metrics ports tell of it"
 
+podman exec "$name" sh -c '[ -z "$(find /cache -name Microsoft)" ]' || fail "ONNX Runtime made itself known"
+
 begin=$(date +%s)
 podman stop --time 90 "$name" >/dev/null 2>&1
 say "ended after $(($(date +%s) - begin)) s with code $(exit_code)"

@@ -132,6 +132,8 @@ def environment(
     inherited = dict(os.environ)
     return {
         "OMP_NUM_THREADS": "1",
+        # ONNX Runtime 1.32 keeps an identity of the machine in the home directory and has a sender.
+        "ORT_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         **inherited,
         **environment_of(settings),

@@ -85,6 +85,11 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert variables["OMP_NUM_THREADS"] == "3"
 
 
+def test_nothing_is_sent_to_the_makers_of_a_library() -> None:
+    """ONNX Runtime's telemetry is off, unless somebody turns it on."""
+    assert environment(load(), RUNTIME)["ORT_DISABLE_TELEMETRY"] == "1"
+
+
 def test_environment_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stubs find where to write metrics, and no proxy comes between Triton and the launcher."""
     monkeypatch.setenv("no_proxy", "internal")
