@@ -196,7 +196,7 @@ def test_every_volume_is_mounted_and_every_mount_has_its_volume(case: str) -> No
 
 @every_case
 def test_every_key_of_the_profile_is_mounted_and_read(case: str) -> None:
-    """The ConfigMap's one key is mounted at the path that the server is told to read."""
+    """The ConfigMap's one key becomes the file that the server is told to read."""
     pod, server = pod_of(deployment(rendered(case))), server_of(deployment(rendered(case)))
     (volume,) = [each for each in pod["volumes"] if each["name"] == "profile"]
     (config,) = [
@@ -204,11 +204,12 @@ def test_every_key_of_the_profile_is_mounted_and_read(case: str) -> None:
         for each in of_kind(rendered(case), "ConfigMap")
         if each["metadata"]["name"] == volume["configMap"]["name"]
     ]
-    mounts = {m["mountPath"]: m for m in server["volumeMounts"] if m["name"] == "profile"}
-    (mount,) = mounts.values()
+    (mount,) = [each for each in server["volumeMounts"] if each["name"] == "profile"]
+    read = Path(server_environment(case)["SENSORIUM_PROFILE"])
 
-    assert set(config["data"]) == {mount["subPath"]}
-    assert server_environment(case)["SENSORIUM_PROFILE"] == mount["mountPath"]
+    assert set(config["data"]) == {read.name}
+    assert mount["mountPath"] == str(read.parent)
+    assert "subPath" not in mount
 
 
 @every_case

@@ -37,12 +37,12 @@ capabilities:
   value: /cache
 {{- if .Values.tls.secretName }}
 - name: SENSORIUM_GRPC_TLS_CERT
-  value: /etc/sensorium/tls/tls.crt
+  value: /etc/sensorium-tls/tls.crt
 - name: SENSORIUM_GRPC_TLS_KEY
-  value: /etc/sensorium/tls/tls.key
+  value: /etc/sensorium-tls/tls.key
 {{- if .Values.tls.verifyClients }}
 - name: SENSORIUM_GRPC_TLS_CLIENT_CA
-  value: /etc/sensorium/tls/ca.crt
+  value: /etc/sensorium-tls/ca.crt
 {{- end }}
 {{- end }}
 {{- with .Values.env }}
@@ -61,8 +61,7 @@ capabilities:
 
 {{- define "sensorium.volumeMounts" -}}
 - name: profile
-  mountPath: /etc/sensorium/profile.toml
-  subPath: profile.toml
+  mountPath: /etc/sensorium
   readOnly: true
 - name: cache
   mountPath: /cache
@@ -82,7 +81,7 @@ capabilities:
 {{- end }}
 {{- if .Values.tls.secretName }}
 - name: tls
-  mountPath: /etc/sensorium/tls
+  mountPath: /etc/sensorium-tls
   readOnly: true
 {{- end }}
 {{- end }}
