@@ -1,13 +1,13 @@
 # Two commands are enough: `make serve` and `make test`. The rest is for those who change things.
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint type bench train export verify tools wheel clean
+.PHONY: help serve test lint type bench train export verify tools image-test wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(BIN)/pip install --quiet --disable-pip-version-check --editable
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 serve: $(VENV)/.server ## set up what serving needs (no torch) and serve the default bundle
 	$(BIN)/sensorium serve
@@ -38,6 +38,9 @@ verify: $(VENV)/.dev ## prove served answers equal to PyTorch's, from raw bytes
 
 tools: ## fetch Prometheus and Alertmanager from Debian into .cache/tools, for the tests of monitoring
 	@deploy/tools.sh
+
+image-test: ## build the CPU image with podman on a local Debian, run it and ask it a question
+	@deploy/docker/image_test.sh
 
 wheel: $(VENV)/.dev ## build the wheel into dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

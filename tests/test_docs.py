@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     path
     for path in sorted(ROOT.rglob("*.md"))
-    if not {".venv", ".cache", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
+    if not {".venv", ".cache", ".pytest_cache", ".tools"} & set(path.relative_to(ROOT).parts)
     and path.name != TEXT_FILE
 ]
 CARD = json.loads((ROOT / "checkpoints/playroom/card.json").read_text())
@@ -33,11 +33,11 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_make_targets_that_are_written_down_exist() -> None:
     """Each `make X` in a page or help text is a target of the Makefile."""
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, check=True, text=True)
-    targets = set(re.findall(r"^make (\w+)", shown.stdout, re.MULTILINE))
+    targets = set(re.findall(r"^make ([\w-]+)", shown.stdout, re.MULTILINE))
     named = {
         name
         for page in PAGES
-        for name in re.findall(r"(?:`|^ {4})make (\w+)", page.read_text(), re.MULTILINE)
+        for name in re.findall(r"(?:`|^ {4})make ([\w-]+)", page.read_text(), re.MULTILINE)
     }
 
     assert named <= targets

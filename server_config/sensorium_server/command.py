@@ -53,6 +53,8 @@ def command(settings: Settings, runtime: Runtime, ports: Ports, spans_url: str =
         "log-info": _bool(level >= _LEVELS["info"]),
         "log-verbose": int(level >= _LEVELS["debug"]),
     }
+    if settings.grpc_max_connection_age_s:
+        options["grpc-max-connection-age"] = round(settings.grpc_max_connection_age_s * 1000)
     if settings.model_config_name:
         options["model-config-name"] = settings.model_config_name
     flags = [f"--{name}={value}" for name, value in options.items()]
@@ -130,6 +132,8 @@ def environment(
     inherited = dict(os.environ)
     return {
         "OMP_NUM_THREADS": "1",
+        # ONNX Runtime 1.32 keeps an identity of the machine in the home directory and has a sender.
+        "ORT_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
         **inherited,
         **environment_of(settings),

@@ -121,7 +121,13 @@ def _assemble(triton: Path, cache_dir: Path) -> Path:
     }
     target = cache_dir / f"backends-{_fingerprint(sources)}"
     if not target.is_dir():
-        _copy_whole(sources, target)
+        try:
+            _copy_whole(sources, target)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cache_dir = {cache_dir} cannot be written: {error.strerror}. Triton's backends "
+                f"are put together there; name another directory with --cache-dir."
+            ) from error
     return target
 
 

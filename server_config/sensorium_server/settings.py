@@ -107,6 +107,11 @@ class Settings(BaseSettings):
         ge=1_048_576,
         description="Shared memory of each model instance at the start; it grows as needed.",
     )
+    grpc_max_connection_age_s: float = Field(
+        0,
+        ge=0,
+        description="Ask gRPC clients to connect anew after so many seconds; 0 for never.",
+    )
     grpc_tls_cert: Path | None = Field(
         None, description="PEM certificate; with grpc_tls_key, gRPC speaks TLS."
     )

@@ -40,6 +40,12 @@ def test_config_name_only_when_asked_for() -> None:
     assert "--model-config-name=gpu" in flags(load({"profile": "gpu"}))
 
 
+def test_connections_live_for_ever_unless_told() -> None:
+    """An age of connections reaches Triton in milliseconds, and only when there is one."""
+    assert not [flag for flag in flags(load()) if "connection-age" in flag]
+    assert "--grpc-max-connection-age=1500" in flags(load({"grpc_max_connection_age_s": 1.5}))
+
+
 def test_tls(tmp_path: Path) -> None:
     """Certificate and key make gRPC speak TLS; an authority makes clients show theirs."""
     cert, key, authority = (tmp_path / name for name in ("cert", "key", "ca"))
@@ -77,6 +83,11 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert variables["LD_LIBRARY_PATH"] == "/t/libs:/mine"
     assert variables["SENSORIUM_MAX_TEXT_CHARS"] == "7"
     assert variables["OMP_NUM_THREADS"] == "3"
+
+
+def test_nothing_is_sent_to_the_makers_of_a_library() -> None:
+    """ONNX Runtime's telemetry is off, unless somebody turns it on."""
+    assert environment(load(), RUNTIME)["ORT_DISABLE_TELEMETRY"] == "1"
 
 
 def test_environment_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:

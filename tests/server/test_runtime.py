@@ -28,6 +28,14 @@ def test_backends_are_assembled_once(tmp_path: Path) -> None:
     assert found.binary.is_file()
 
 
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A read-only or mistaken cache directory is an instruction, not a traceback."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(ConfigurationError, match=r"cache_dir = .*/cache cannot be written"):
+        runtime(tmp_path / "file" / "cache")
+
+
 def test_numpy_2_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With NumPy 2 every answer would silently be empty: the start is refused."""
     monkeypatch.setattr(module, "version", lambda _name: "2.1.0")
