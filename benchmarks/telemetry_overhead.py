@@ -105,8 +105,8 @@ def compare(repository: Path, picture: bytes, rounds: int, requests: int) -> dic
     with ExitStack() as stack:
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {
-            "with": stack.enter_context(served(repository, cache)),
-            "without": stack.enter_context(served(repository, cache, "--no-request-metrics")),
+            "with": stack.enter_context(served(repository, cache, "--request-metrics")),
+            "without": stack.enter_context(served(repository, cache)),
         }
         for task in TASKS:
             for client, process in servers.values():
