@@ -1,7 +1,7 @@
 """The overview: how many, how well, how fast, and what goes wrong."""
 
 from panel import Panel, Row
-from query import TASK, WHERE, Query, rate, seen_rate
+from query import TASK, WHERE, Query, seen_rate
 
 _FAILED, _VALID = (
     f"sum(avg_over_time(job:sensorium_requests_{kind}:rate5m{{{WHERE}}}[30d]))"
@@ -37,13 +37,13 @@ _NOW = (
         is_floor=True,
     ),
     Panel(
-        "Slowest hundredth",
-        "p99 of the slowest task, from its request to its answer.",
-        [Query(f"max(task:sensorium_request_seconds:p99_5m{{{TASK}}})", "p99")],
+        "Slowest task",
+        "Mean time from a request to its answer, of the task where it is longest.",
+        [Query(f"max(task:sensorium_request_seconds:mean5m{{{TASK}}})", "mean")],
         unit="s",
         kind="stat",
         width=4,
-        limit=10,
+        limit=5,
     ),
     Panel(
         "Targets up",
@@ -68,7 +68,7 @@ _TASKS = (
     Panel(
         "Requests by task",
         "Requests a second, failed ones too.",
-        [Query(rate("sensorium_request_seconds_count", "task", TASK), "{{task}}")],
+        [Query(f"sum by (task) (task:sensorium_requests:rate5m{{{TASK}}})", "{{task}}")],
         unit="reqps",
         kind="stack",
     ),
@@ -77,22 +77,22 @@ _TASKS = (
         "Requests a second that were answered by an error, invalid input included.",
         [
             Query(
-                rate("sensorium_request_seconds_count", "task", f'{TASK},outcome="error"'),
+                f'sum by (task) (task:sensorium_requests:rate5m{{{TASK},outcome="error"}})',
                 "{{task}}",
             )
         ],
         unit="reqps",
     ),
     Panel(
-        "Median time to answer",
-        "Half of the answered requests took less.",
-        [Query(f"max by (task) (task:sensorium_request_seconds:p50_5m{{{TASK}}})", "{{task}}")],
+        "Mean time to answer",
+        "From a request to its answer, by Triton's counters.",
+        [Query(f"max by (task) (task:sensorium_request_seconds:mean5m{{{TASK}}})", "{{task}}")],
         unit="s",
     ),
     Panel(
         "Time of the slowest hundredth",
-        "p99 of answered requests. SensoriumLatencyHigh warns at the line, and at 10 s for video, "
-        "drawing and long texts.",
+        "p99 of answered requests, which `sensorium serve --request-metrics` alone measures. "
+        "SensoriumLatencyHigh warns at the line, and at 10 s for video, drawing and long texts.",
         [Query(f"max by (task) (task:sensorium_request_seconds:p99_5m{{{TASK}}})", "{{task}}")],
         unit="s",
         limit=2,
@@ -114,8 +114,8 @@ _WRONG = (
     ),
     Panel(
         "Refused by stage and reason",
-        "Requests a second that a stage answered by an error, by its class, or that its queue "
-        "refused.",
+        "Requests a second that a stage answered by an error, by its class; `triton`: cancelled, "
+        "or refused by a queue.",
         [
             Query(
                 f"sum by (stage, reason) (stage:sensorium_refused:rate5m{{{WHERE}}}) > 0",

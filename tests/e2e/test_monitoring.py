@@ -109,12 +109,16 @@ def test_alert_reaches_somebody_and_is_resolved(watched: Watched) -> None:
 
 
 def test_each_panel_finds_data(watched: Watched) -> None:
-    """Each query of each panel finds numbers in a Prometheus that watches a server at work."""
+    """Each query of each panel finds numbers in a Prometheus that watches a server at work.
+
+    Left out are those that say that they need --request-metrics: Triton 2.51 may crash of it.
+    """
     watched.broken_pictures.set()
     missing = {
         f"{path.stem}: {panel['title']}: {target['expr']}"
         for path in (MONITORING / "dashboards").glob("*.json")
         for panel in json.loads(path.read_text())["panels"]
+        if "--request-metrics" not in panel.get("description", "")
         for target in panel.get("targets", [])
     }
     end = time.monotonic() + PATIENCE_S
