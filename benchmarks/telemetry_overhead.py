@@ -38,10 +38,10 @@ _RECORDER = f"""
 import time
 from sensorium_server.recorder import Recorder
 recorder = Recorder("stage")
-begin = time.perf_counter()
+begin = time.process_time()
 for _ in range({_RECORDS}):
     recorder.ran(4, 0.001)
-print((time.perf_counter() - begin) / {_RECORDS} * 1e6)
+print((time.process_time() - begin) / {_RECORDS} * 1e6)
 """
 
 
@@ -105,8 +105,8 @@ def compare(repository: Path, picture: bytes, rounds: int, requests: int) -> dic
     with ExitStack() as stack:
         cache = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {
-            "with": stack.enter_context(served(repository, cache)),
-            "without": stack.enter_context(served(repository, cache, "--no-request-metrics")),
+            "with": stack.enter_context(served(repository, cache, "--request-metrics")),
+            "without": stack.enter_context(served(repository, cache)),
         }
         for task in TASKS:
             for client, process in servers.values():
@@ -132,7 +132,7 @@ def summary(measured: Sequence[Round], bare: Sequence[Round]) -> dict[str, Any]:
 
 
 def recorded_run_us() -> float:
-    """Return what a stage pays to record one run, microseconds, with files as in the server."""
+    """Return the CPU time by which a stage records one run, microseconds, with files as served."""
     with tempfile.TemporaryDirectory() as files:
         ran = subprocess.run(
             [sys.executable, "-c", _RECORDER],

@@ -3,7 +3,7 @@
 from panel import Panel, Row
 from query import WHERE, Query
 
-_REQUESTS = f"rate(sensorium_request_seconds_count{{{WHERE}}}[$__rate_interval])"
+_REQUESTS = f"task:sensorium_requests:rate5m{{{WHERE}}}"
 _NAMED = f'label_replace({_REQUESTS}, "bundle", "the first", "", "")'
 
 _SERVED = (
@@ -56,6 +56,7 @@ _SERVED = (
         ],
         kind="table",
         width=24,
+        height=5,
     ),
 )
 

@@ -61,8 +61,8 @@ def grafana_dashboard(name: str) -> str:
     )
     used = " ".join(query.expression for row in rows for one in row.panels for query in one.queries)
     for variable, metric in (
-        ("task", "sensorium_request_seconds_count"),
-        ("stage", "sensorium_stage_seconds_count"),
+        ("task", "task:sensorium_requests:rate5m"),
+        ("stage", "sensorium_rejected_total"),
     ):
         if f"${variable}" in used:
             query = f'label_values({metric}{{job="sensorium"}}, {variable})'

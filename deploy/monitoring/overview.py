@@ -1,7 +1,7 @@
 """The overview: how many, how well, how fast, and what goes wrong."""
 
 from panel import Panel, Row
-from query import TASK, WHERE, Query, rate, seen_rate
+from query import TASK, WHERE, Query, seen_rate
 
 _FAILED, _VALID = (
     f"sum(avg_over_time(job:sensorium_requests_{kind}:rate5m{{{WHERE}}}[30d]))"
@@ -20,7 +20,7 @@ _NOW = (
     Panel(
         "Failed",
         "The share of requests that failed in five minutes, without those of invalid input.",
-        [Query(f"max(job:sensorium_error_ratio:rate5m{{{WHERE}}})", "failed")],
+        [Query(f"clamp_min(max(job:sensorium_error_ratio:rate5m{{{WHERE}}}), 0)", "failed")],
         unit="percentunit",
         kind="stat",
         width=4,
@@ -29,7 +29,7 @@ _NOW = (
     Panel(
         "Error budget left",
         "Left of the 0.1 % of 30 days' requests that may fail; below 0 the objective is missed.",
-        [Query(f"1 - {_FAILED} / {_VALID} / 0.001", "left")],
+        [Query(f"1 - clamp_min({_FAILED} / {_VALID}, 0) / 0.001", "left")],
         unit="percentunit",
         kind="stat",
         width=4,
@@ -37,13 +37,13 @@ _NOW = (
         is_floor=True,
     ),
     Panel(
-        "Slowest hundredth",
-        "p99 of the slowest task, from its request to its answer.",
-        [Query(f"max(task:sensorium_request_seconds:p99_5m{{{TASK}}})", "p99")],
+        "Slowest task",
+        "Mean time from a request to its answer, of the task where it is longest.",
+        [Query(f"max(task:sensorium_request_seconds:mean5m{{{TASK}}})", "mean")],
         unit="s",
         kind="stat",
         width=4,
-        limit=10,
+        limit=5,
     ),
     Panel(
         "Targets up",
@@ -68,7 +68,7 @@ _TASKS = (
     Panel(
         "Requests by task",
         "Requests a second, failed ones too.",
-        [Query(rate("sensorium_request_seconds_count", "task", TASK), "{{task}}")],
+        [Query(f"sum by (task) (task:sensorium_requests:rate5m{{{TASK}}})", "{{task}}")],
         unit="reqps",
         kind="stack",
     ),
@@ -77,22 +77,22 @@ _TASKS = (
         "Requests a second that were answered by an error, invalid input included.",
         [
             Query(
-                rate("sensorium_request_seconds_count", "task", f'{TASK},outcome="error"'),
+                f'sum by (task) (task:sensorium_requests:rate5m{{{TASK},outcome="error"}})',
                 "{{task}}",
             )
         ],
         unit="reqps",
     ),
     Panel(
-        "Median time to answer",
-        "Half of the answered requests took less.",
-        [Query(f"max by (task) (task:sensorium_request_seconds:p50_5m{{{TASK}}})", "{{task}}")],
+        "Mean time to answer",
+        "From a request to its answer, by Triton's counters.",
+        [Query(f"max by (task) (task:sensorium_request_seconds:mean5m{{{TASK}}})", "{{task}}")],
         unit="s",
     ),
     Panel(
         "Time of the slowest hundredth",
-        "p99 of answered requests. SensoriumLatencyHigh warns at the line, and at 10 s for video, "
-        "drawing and long texts.",
+        "p99 of answered requests, which `sensorium serve --request-metrics` alone measures. "
+        "SensoriumLatencyHigh warns at the line, and at 10 s for video, drawing and long texts.",
         [Query(f"max by (task) (task:sensorium_request_seconds:p99_5m{{{TASK}}})", "{{task}}")],
         unit="s",
         limit=2,
@@ -104,15 +104,18 @@ _WRONG = (
         "How fast the error budget burns",
         "1 spends it in exactly 30 days; at 14.4, for an hour, SensoriumErrorBudgetBurn fires.",
         [
-            Query(f"max(job:sensorium_error_ratio:rate{window}{{{WHERE}}}) / 0.001", window)
+            Query(
+                f"clamp_min(max(job:sensorium_error_ratio:rate{window}{{{WHERE}}}), 0) / 0.001",
+                window,
+            )
             for window in ("5m", "1h", "6h", "3d")
         ],
         limit=14.4,
     ),
     Panel(
         "Refused by stage and reason",
-        "Requests a second that a stage answered by an error, by its class, or that its queue "
-        "refused.",
+        "Requests a second that a stage answered by an error, by its class; `triton`: cancelled, "
+        "or refused by a queue.",
         [
             Query(
                 f"sum by (stage, reason) (stage:sensorium_refused:rate5m{{{WHERE}}}) > 0",

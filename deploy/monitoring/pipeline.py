@@ -3,6 +3,11 @@
 from panel import Panel, Row
 from query import STAGE, WHERE, Query, mean, rate
 
+_DECODER = "(.+[.])?text_decoder"
+_MODEL = f'{WHERE},model=~"$stage"'
+_WAITED = rate("nv_inference_queue_duration_us", "model", _MODEL)
+_ANSWERED = rate("nv_inference_request_success", "model", _MODEL)
+
 _LIMIT = (
     Panel(
         "The limit",
@@ -30,8 +35,15 @@ _LIMIT = (
     ),
     Panel(
         "Wait for a stage",
-        "Mean time that a request waits in a stage's queue; for a decoder, until it has a slot.",
-        [Query(mean("sensorium_stage_queue_seconds", "stage", STAGE), "{{stage}}")],
+        "Mean time that a request waits in Triton's queue of a stage, and a text for a slot of the "
+        "decoder.",
+        [
+            Query(f"{_WAITED} / 1e6 / {_ANSWERED}", "{{model}}"),
+            Query(
+                mean("sensorium_stage_queue_seconds", "stage", f'{STAGE},stage=~"{_DECODER}"'),
+                "{{stage}}: slot",
+            ),
+        ],
         unit="s",
     ),
 )

@@ -103,12 +103,20 @@ class Recorder:
             labels = {"modality": modality, "reason": reason_of(error)}
             self._meter.count(MEDIA_DECODE_ERRORS, labels)
 
-    def failed(self, request: Any, error: Exception, *, expected: bool) -> None:  # noqa: ANN401 - Triton's own
+    def failed(
+        self,
+        request: Any,  # noqa: ANN401 - Triton's own
+        error: Exception,
+        seconds: float,
+        *,
+        expected: bool,
+    ) -> None:
         """Record that a request was answered with an error.
 
         Args:
             request: Triton's request.
             error: What was raised.
+            seconds: How long the stage had it.
             expected: The client is told what; the log needs no traceback.
         """
         reason = reason_of(error)
@@ -118,6 +126,7 @@ class Recorder:
             "request_id": request.request_id(),
             "stage": self._stage,
             "outcome": reason,
+            "stage_s": round(seconds, 6),
             **_trace_of(request),
         }
         if not expected:

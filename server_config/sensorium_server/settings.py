@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         8003, description="Port of Sensorium's own metrics; 0 picks a free one."
     )
     request_metrics: bool = Field(
-        True, description="Measure whole requests, by spans that Triton sends to the launcher."
+        False, description="Measure whole requests by tracing each; Triton 2.51 may crash of it."
     )
     model_config_name: str = Field(
         "", description="Use configs/NAME.pbtxt where a model has one, else config.pbtxt."

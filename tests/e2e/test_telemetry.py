@@ -63,6 +63,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
             "cache_dir": tmp_path_factory.mktemp("cache"),
             "log_format": "json",
             "log_level": "info",
+            "request_metrics": True,
             "trace_url": receiver.url,
             "trace_rate": 0,
         }

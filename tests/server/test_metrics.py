@@ -25,7 +25,7 @@ recorder.undecoded(inputs, InvalidInputError("audio is not a WAV"))
 request = SimpleNamespace(
     request_id=lambda: "r-1", trace=lambda: SimpleNamespace(get_context=lambda: None)
 )
-recorder.failed(request, OverloadedError("full"), expected=True)
+recorder.failed(request, OverloadedError("full"), 0.1, expected=True)
 """
 
 

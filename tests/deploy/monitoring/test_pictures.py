@@ -1,6 +1,7 @@
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -141,6 +142,18 @@ def test_each_dashboard_is_drawn(recorded: Recorded, tmp_path: Path) -> None:
         with Image.open(path) as picture:
             assert picture.width > 1000
             assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50
+
+
+def test_picture_of_a_time_that_has_passed(recorded: Recorded, tmp_path: Path) -> None:
+    """A window that ended a while ago is asked for as it was."""
+    options = ["--out", str(tmp_path), "--minutes", "30", "--ago-minutes", "60"]
+    before = time.time()
+    done = CliRunner().invoke(app, ["--prometheus", recorded.url, *options])
+
+    assert done.exit_code == 0, done.output
+    start, end = (float(recorded.asked[0][name][0]) for name in ("start", "end"))
+    assert end - start == pytest.approx(1800)
+    assert before - 3600 <= end <= time.time() - 3600
 
 
 def test_failure_is_one_line(tmp_path: Path) -> None:
