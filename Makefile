@@ -36,7 +36,7 @@ export: $(VENV)/.dev ## export the default bundle's checkpoint into model_reposi
 verify: $(VENV)/.dev ## prove served answers equal to PyTorch's, from raw bytes
 	$(BIN)/sensorium verify
 
-tools: ## fetch Prometheus and Alertmanager from Debian into .tools, for the tests of monitoring
+tools: ## fetch Prometheus and Alertmanager from Debian into .cache/tools, for the tests of monitoring
 	@deploy/tools.sh
 
 image-test: ## build the CPU image with podman on a local Debian, run it and ask it a question
@@ -46,7 +46,7 @@ wheel: $(VENV)/.dev ## build the wheel into dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .cache .run .tools dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .cache .run dist .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/pip:
 	@for python in $(PYTHON) python3.11 python3.12 python3; do \

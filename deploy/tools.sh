@@ -1,11 +1,11 @@
 #!/bin/sh
-# Fetch the programs that tests of deployments run, from the machine's own Debian or Ubuntu sources, into .tools.
+# Fetch the programs that tests of deployments run, from the machine's own Debian or Ubuntu sources, into .cache/tools.
 # Nothing is installed and no service is started, but for two files: Debian's Alertmanager reads its templates
 # from /usr/share and from nowhere else, so they are copied there (as root, or by sudo).
 set -eu
 cd "$(dirname "$0")/.."
 packages="prometheus prometheus-alertmanager"
-tools="$PWD/.tools"
+tools="$PWD/.cache/tools"
 templates=/usr/share/prometheus/alertmanager
 
 say() { echo "$*" >&2; }
@@ -24,7 +24,7 @@ fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 for package in $packages; do
   [ -e "$tools/$package" ] && continue
-  say "fetching $package into .tools"
+  say "fetching $package into .cache/tools"
   if ! (cd "$fresh" && apt-get download -qq "$package" 2>/dev/null); then
     say "reading the lists of packages first (apt-get update)"
     as_root apt-get update -qq

@@ -56,6 +56,7 @@ _SERVED = (
         ],
         kind="table",
         width=24,
+        height=5,
     ),
 )
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import Formatter, FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from sensorium.plot import saved
-from series import Series
+from series import Series, Shown, Window
 
 _COLUMN_IN, _LINE_IN, _GAP_IN, _ROW_IN = 0.56, 0.36, 0.1, 0.32
 _GRID_COLUMNS = 24
@@ -30,16 +30,14 @@ _PREFIXES = ("", "k", "M", "G", "T")
 _HIDDEN = {"__name__", "job", "namespace"}
 _MAX_TABLE_ROWS = 9
 
-Shown = tuple[Mapping[str, Any], Sequence[Series]]
-"""A panel of Grafana's JSON, and what its queries gave."""
 
-
-def draw(title: str, shown: Sequence[Shown], path: Path) -> Path:
+def draw(title: str, shown: Sequence[Shown], window: Window, path: Path) -> Path:
     """Draw a dashboard.
 
     Args:
         title: Written above it.
         shown: Its panels, rows' headings among them, in Grafana's JSON with their series.
+        window: The time that was looked at.
         path: Where to write; its suffix chooses the format.
 
     Raises:
@@ -66,7 +64,7 @@ def draw(title: str, shown: Sequence[Shown], path: Path) -> Path:
             place["w"] * _COLUMN_IN - _GAP_IN,
             place["h"] * _LINE_IN - _GAP_IN,
         )
-        _draw_panel(figure, panel, series, box)
+        _draw_panel(figure, panel, series, box, window)
     return saved(figure, path, dpi=110)
 
 
@@ -80,7 +78,11 @@ def _at(figure: Figure, left: float, bottom: float) -> tuple[float, float]:
 
 
 def _draw_panel(
-    figure: Figure, panel: Mapping[str, Any], series: Sequence[Series], box: Box
+    figure: Figure,
+    panel: Mapping[str, Any],
+    series: Sequence[Series],
+    box: Box,
+    window: Window,
 ) -> None:
     left, bottom, width, height = box
     x, y = _at(figure, left, bottom)
@@ -99,6 +101,8 @@ def _draw_panel(
     )
     at = _at(figure, left + 0.12, bottom + height - 0.25)
     figure.text(*at, panel["title"], fontsize=9.5, weight="bold", color=_INK)
+    if panel["type"] == "table":
+        series = _still_there(series, window)
     if not series:
         at = _at(figure, left + width / 2, bottom + height / 2)
         figure.text(*at, "no data", ha="center", color=_GREY, fontsize=10)
@@ -107,7 +111,7 @@ def _draw_panel(
     elif panel["type"] == "table":
         _draw_table(figure, series, box)
     else:
-        _draw_lines(figure, panel, series, box)
+        _draw_lines(figure, panel, series, box, window)
 
 
 def _limit(panel: Mapping[str, Any]) -> tuple[float | None, bool]:
@@ -151,7 +155,10 @@ def _formatter(unit: str) -> Formatter:
 
 
 def _draw_stat(
-    figure: Figure, panel: Mapping[str, Any], series: Sequence[Series], box: Box
+    figure: Figure,
+    panel: Mapping[str, Any],
+    series: Sequence[Series],
+    box: Box,
 ) -> None:
     left, bottom, width, height = box
     limit, is_floor = _limit(panel)
@@ -172,6 +179,11 @@ def _draw_stat(
             figure.text(*at, one.name, ha="center", fontsize=8.5, color=_GREY)
 
 
+def _still_there(series: Sequence[Series], window: Window) -> list[Series]:
+    """Return those that have not ended before the window has: Grafana's tables show no others."""
+    return [one for one in series if one.times_s[-1] > window.end_s - 2 * window.step_s]
+
+
 def _draw_table(figure: Figure, series: Sequence[Series], box: Box) -> None:
     left, bottom, width, height = box
     columns = sorted({name for one in series for name in one.labels} - _HIDDEN)
@@ -187,7 +199,11 @@ def _draw_table(figure: Figure, series: Sequence[Series], box: Box) -> None:
 
 
 def _draw_lines(
-    figure: Figure, panel: Mapping[str, Any], series: Sequence[Series], box: Box
+    figure: Figure,
+    panel: Mapping[str, Any],
+    series: Sequence[Series],
+    box: Box,
+    window: Window,
 ) -> None:
     left, bottom, width, height = box
     ranked = sorted(series, key=lambda one: -max(one.values))
@@ -211,6 +227,8 @@ def _draw_lines(
     else:
         for one in series:
             axes.plot(_dates(one.times_s), list(one.values), color=colors[one.name], linewidth=1.4)
+    start, end = _dates([window.start_s, window.end_s])
+    axes.set_xlim(start, end)
     _frame(axes, panel, max(max(one.values) for one in series))
     handles = [
         axes.plot([], [], color=colors[name], linewidth=3, label=label)[0]
@@ -266,7 +284,6 @@ def _frame(axes: Axes, panel: Mapping[str, Any], highest: float) -> None:
     axes.tick_params(labelsize=7.5, colors=_GREY, length=2)
     axes.grid(visible=True, color="#eceff2", linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.margins(x=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):

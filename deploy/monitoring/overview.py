@@ -20,7 +20,7 @@ _NOW = (
     Panel(
         "Failed",
         "The share of requests that failed in five minutes, without those of invalid input.",
-        [Query(f"max(job:sensorium_error_ratio:rate5m{{{WHERE}}})", "failed")],
+        [Query(f"clamp_min(max(job:sensorium_error_ratio:rate5m{{{WHERE}}}), 0)", "failed")],
         unit="percentunit",
         kind="stat",
         width=4,
@@ -29,7 +29,7 @@ _NOW = (
     Panel(
         "Error budget left",
         "Left of the 0.1 % of 30 days' requests that may fail; below 0 the objective is missed.",
-        [Query(f"1 - {_FAILED} / {_VALID} / 0.001", "left")],
+        [Query(f"1 - clamp_min({_FAILED} / {_VALID}, 0) / 0.001", "left")],
         unit="percentunit",
         kind="stat",
         width=4,
@@ -104,7 +104,10 @@ _WRONG = (
         "How fast the error budget burns",
         "1 spends it in exactly 30 days; at 14.4, for an hour, SensoriumErrorBudgetBurn fires.",
         [
-            Query(f"max(job:sensorium_error_ratio:rate{window}{{{WHERE}}}) / 0.001", window)
+            Query(
+                f"clamp_min(max(job:sensorium_error_ratio:rate{window}{{{WHERE}}}), 0) / 0.001",
+                window,
+            )
             for window in ("5m", "1h", "6h", "3d")
         ],
         limit=14.4,

@@ -23,9 +23,9 @@ Kind = Literal["lines", "stack", "stat", "leader", "table"]
 class Panel:
     """One picture of a dashboard.
 
-    `unit` is Grafana's word for it, `width` counts columns of a grid of 24. From `limit` on (or, if
-    `is_floor`, below it) something is wrong: it is drawn as a line, or colours the number.
-    `words` are shown in place of numbers.
+    `unit` is Grafana's word for it, `width` counts columns of a grid of 24, `height` its lines.
+    From `limit` on (or, if `is_floor`, below it) something is wrong: it is drawn as a line, or
+    colours the number. `words` are shown in place of numbers.
     """
 
     title: str
@@ -36,6 +36,7 @@ class Panel:
     width: int = 12
     limit: float | None = None
     is_floor: bool = False
+    height: int | None = None
     words: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -54,7 +55,7 @@ def grafana_panel(panel: Panel) -> AnyPanel:
     """Return Grafana's builder of a panel."""
     built = _BUILDERS[panel.kind](panel)
     built.title(panel.title).description(panel.description).unit(panel.unit)
-    built.datasource(DATASOURCE).span(panel.width).height(_HEIGHT[panel.kind])
+    built.datasource(DATASOURCE).span(panel.width).height(panel.height or _HEIGHT[panel.kind])
     for number, query in enumerate(panel.queries):
         target = prometheus.Dataquery().expr(query.expression).legend_format(query.legend)
         target.ref_id(chr(ord("A") + number)).datasource(DATASOURCE)

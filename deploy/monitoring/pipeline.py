@@ -30,11 +30,8 @@ _LIMIT = (
     ),
     Panel(
         "Wait for a stage",
-        "Mean time that a request waits in a stage's queue, and a text for a slot of the decoder.",
-        [
-            Query(mean("sensorium_stage_queue_seconds", "stage", STAGE), "{{stage}}"),
-            Query(mean("sensorium_slot_wait_seconds", "stage", STAGE), "{{stage}}: slot"),
-        ],
+        "Mean time that a request waits in a stage's queue; for a decoder, until it has a slot.",
+        [Query(mean("sensorium_stage_queue_seconds", "stage", STAGE), "{{stage}}")],
         unit="s",
     ),
 )

@@ -43,6 +43,10 @@ class Series:
         return self.values[-1]
 
 
+Shown = tuple[Mapping[str, Any], Sequence[Series]]
+"""A panel of Grafana's JSON, and what its queries gave."""
+
+
 def filled(expression: str, window: Window) -> str:
     """Fill in Grafana's variables as Grafana does when everything is chosen.
 

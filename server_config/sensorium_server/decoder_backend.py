@@ -37,6 +37,7 @@ each request is sent through its response sender. So unary calls and plain ensem
 """
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,23 +132,27 @@ class TritonPythonModel:
         decoder = decoder_from(config)
         self._generation, self._slots = decoder.generation, decoder.slots
         self._loop = DecodingLoop(
-            decoder, config.integer("max_waiting_rows", 1024), self._recorder.run
+            decoder,
+            config.integer("max_waiting_rows", 1024),
+            measured=self._recorder.run,
+            waited=self._recorder.waited,
         )
 
     def execute(self, requests: Sequence[Request]) -> None:
         """Take the requests; their answers are sent as their texts end."""
+        begin = time.monotonic()
         for request in requests:
             sender = request.get_response_sender()
             try:
-                self._loop.submit(self._job(request, sender))
+                self._loop.submit(self._job(request, sender, begin))
             except Exception as error:  # noqa: BLE001 - the request fails alone
-                _send(sender, failure(error, request, self._recorder))
+                _send(sender, failure(error, request, self._recorder, begin))
 
     def finalize(self) -> None:
         """Answer what is running and stop."""
         self._loop.stop()
 
-    def _job(self, request: Request, sender: Sender) -> Job:
+    def _job(self, request: Request, sender: Sender, begin: float) -> Job:
         tensors = tensors_of(request, self._inputs)
         # Shared memory is gone when `execute` returns: copy what is kept.
         memory = tensors[contract.DECODER_MEMORY.name].copy()
@@ -164,18 +169,18 @@ class TritonPythonModel:
             generation = overridden(self._generation, str(wish), self._slots)
 
         def reply(answer: list[Text] | Exception) -> None:
-            _send(sender, self._response(answer, request))
+            _send(sender, self._response(answer, request, begin))
 
         return Job(memory, mask, reply, cancelled_check(request), generation)
 
-    def _response(self, answer: list[Text] | Exception, request: Request) -> Response:
+    def _response(self, answer: list[Text] | Exception, request: Request, begin: float) -> Response:
         try:
             if isinstance(answer, Exception):
-                return failure(answer, request, self._recorder)
+                return failure(answer, request, self._recorder, begin)
             self._recorder.generated(sum(len(text.tokens) for text in answer))
             return response(outputs_from(answer, self._tokenizer), request)
         except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
-            return failure(error, request, self._recorder)
+            return failure(error, request, self._recorder, begin)
 
 
 def outputs_from(texts: Sequence[Text], tokenizer: Tokenizer) -> Tensors:

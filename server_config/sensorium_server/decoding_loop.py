@@ -44,6 +44,7 @@ class Job:
     generation: Generation | None = None
     results: dict[int, Text] = field(default_factory=dict)
     answered: bool = False
+    submitted: float = field(default_factory=time.monotonic)
     next_check: float = field(default_factory=lambda: time.monotonic() + CANCEL_CHECK_S)
 
     @property
@@ -59,10 +60,13 @@ class DecodingLoop:
         self,
         decoder: Decoder[Key],
         max_waiting_rows: int,
+        *,
         measured: Callable[[int], AbstractContextManager[None]] = lambda _rows: nullcontext(),
+        waited: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._decoder = decoder
         self._measured = measured
+        self._waited = waited
         self._max_waiting_rows = max_waiting_rows
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -142,6 +146,8 @@ class DecodingLoop:
                 free -= self._beams(job)
                 keys.append((job, row))
             self._waiting.popleft()
+            if row == 0:
+                self._waited(time.monotonic() - job.submitted)
         if keys:
             self._join(keys)
 

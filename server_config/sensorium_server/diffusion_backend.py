@@ -26,6 +26,7 @@ soon as its pictures are done, and the way to draw more at once is more instance
 """
 
 import io
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,10 +252,11 @@ class TritonPythonModel:
             )
 
     def _answer(self, request: Request) -> Response:
+        begin = time.monotonic()
         try:
             tensors = tensors_of(request, self._inputs)
             with self._recorder.run(items_of(tensors)):
                 drawn = self._sampler(tensors, cancelled_check(request))
             return response(drawn, request)
         except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
-            return failure(error, request, self._recorder)
+            return failure(error, request, self._recorder, begin)

@@ -8,12 +8,15 @@ All histograms have fixed buckets, so that they can be added over replicas.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.metrics_core import Metric as MetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from sensorium_server.process import SHARED_MEMORY, clear_dead_regions, region_prefix
 
@@ -29,13 +32,16 @@ _QUEUE_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 20)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
+Observer = Literal["launcher", "stage"]
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric; `observer` is the process that knows it."""
+    """One metric; `observers` are the processes that know it."""
 
     name: str
     kind: type[Counter] | type[Gauge] | type[Histogram]
-    observer: Literal["launcher", "stage"]
+    observers: tuple[Observer, ...]
     labels: tuple[str, ...]
     text: str
     buckets: tuple[float, ...] = ()
@@ -44,7 +50,7 @@ class Metric:
 REQUEST_SECONDS = Metric(
     "sensorium_request_seconds",
     Histogram,
-    "launcher",
+    ("launcher",),
     ("task", "outcome"),
     "Time from a task's request to its answer, as the server sees it; outcome is ok or error.",
     _REQUEST_S,
@@ -52,43 +58,43 @@ REQUEST_SECONDS = Metric(
 STAGE_QUEUE_SECONDS = Metric(
     "sensorium_stage_queue_seconds",
     Histogram,
-    "launcher",
+    ("launcher", "stage"),
     ("stage",),
-    "Time that a request waited in Triton's queue before a stage.",
+    "Time that a request waited for a stage: in Triton's queue, or for a slot of a decoder.",
     _QUEUE_S,
 )
 BUNDLE_INFO = Metric(
     "sensorium_bundle_info",
     Gauge,
-    "launcher",
+    ("launcher",),
     ("bundle", "manifest", "precision"),
     "1 for each bundle that is served; manifest is the start of its digest.",
 )
 PARITY_PASSED = Metric(
     "sensorium_parity_passed",
     Gauge,
-    "launcher",
+    ("launcher",),
     ("bundle",),
     "1 when the bundle's parity card has passed and is of these very files, else 0.",
 )
 PARITY_INPUTS = Metric(
     "sensorium_parity_inputs",
     Gauge,
-    "launcher",
+    ("launcher",),
     ("bundle",),
     "Inputs on which the bundle was compared with PyTorch.",
 )
 SERVER_RESTARTS = Metric(
     "sensorium_server_restarts_total",
     Counter,
-    "launcher",
+    ("launcher",),
     (),
     "Tritons that ended by themselves and were started again.",
 )
 STAGE_SECONDS = Metric(
     "sensorium_stage_seconds",
     Histogram,
-    "stage",
+    ("stage",),
     ("stage",),
     "Time of one batch's computation; of text_decoder, of one step of all texts.",
     _STAGE_S,
@@ -96,7 +102,7 @@ STAGE_SECONDS = Metric(
 BATCH_SIZE = Metric(
     "sensorium_batch_size",
     Histogram,
-    "stage",
+    ("stage",),
     ("stage",),
     "Items in one run of a stage.",
     _ITEMS,
@@ -104,28 +110,28 @@ BATCH_SIZE = Metric(
 REJECTED = Metric(
     "sensorium_rejected_total",
     Counter,
-    "stage",
+    ("stage",),
     ("stage", "reason"),
     "Requests that a stage answered with an error; reason is the error's class.",
 )
 TOKENS_GENERATED = Metric(
     "sensorium_tokens_generated_total",
     Counter,
-    "stage",
+    ("stage",),
     ("stage",),
     "Tokens of the texts that were answered.",
 )
 MEDIA_BYTES = Metric(
     "sensorium_media_bytes_total",
     Counter,
-    "stage",
+    ("stage",),
     ("modality",),
     "Bytes of the files that came to be decoded.",
 )
 MEDIA_DECODE_ERRORS = Metric(
     "sensorium_media_decode_errors_total",
     Counter,
-    "stage",
+    ("stage",),
     ("modality", "reason"),
     "Requests whose file could not be decoded; reason is the error's class.",
 )
@@ -149,12 +155,12 @@ METRICS: Sequence[Metric] = (
 class Meter:
     """The metrics of one observer, in a registry of its own."""
 
-    def __init__(self, observer: Literal["launcher", "stage"]) -> None:
+    def __init__(self, observer: Observer) -> None:
         self.registry = CollectorRegistry()
         self._made = {
             metric.name: _made(metric, self.registry)
             for metric in METRICS
-            if metric.observer == observer
+            if observer in metric.observers
         }
 
     def count(self, metric: Metric, labels: Mapping[str, str], amount: float = 1) -> None:
@@ -191,6 +197,28 @@ def _made(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Hist
     return metric.kind(metric.name, metric.text, metric.labels, registry=registry)
 
 
+class Exposition(Collector):
+    """All metrics as one: those of the launcher, and the sums over the stages' files.
+
+    A metric that both observe has one family, as the format demands; their labels differ.
+    """
+
+    def __init__(self, launcher: Meter, files: Path) -> None:
+        self._launcher = launcher
+        self._stages = CollectorRegistry()
+        MultiProcessCollector(self._stages, str(files))  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterator[MetricFamily]:
+        """Yield each family once."""
+        families: dict[str, MetricFamily] = {}
+        for family in (*self._launcher.registry.collect(), *self._stages.collect()):
+            if family.name in families:
+                families[family.name].samples.extend(family.samples)
+            else:
+                families[family.name] = family
+        yield from families.values()
+
+
 class StageFiles:
     """The directory to which the stages of one server write what they observe.
 
@@ -207,10 +235,6 @@ class StageFiles:
         """Forget everything, before Triton starts anew: to Prometheus a reset of all counters."""
         for file in self.path.glob("*.db"):
             file.unlink(missing_ok=True)
-
-    def collect_into(self, registry: CollectorRegistry) -> None:
-        """Have a registry expose the sum over all processes, the dead ones included."""
-        MultiProcessCollector(registry, str(self.path))  # type: ignore[no-untyped-call]
 
     def remove(self) -> None:
         """Remove the directory."""

@@ -16,6 +16,7 @@ axes with buckets, and only if Triton lets them meet: give such inputs `allow_ra
 The model file is `default_model_filename`, else `model.onnx`.
 """
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -139,12 +140,13 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
         """Answer the batch by one run, each request on its own."""
+        begin = time.monotonic()
         tensors = [tensors_of(request, self._inputs) for request in requests]
         wanted = [request.requested_output_names() for request in requests]
         with self._recorder.run(sum(map(items_of, tensors))):
             answers = self._model.answer(tensors, wanted)
         return [
-            failure(answer, request, self._recorder)
+            failure(answer, request, self._recorder, begin)
             if isinstance(answer, Exception)
             else response(answer, request)
             for request, answer in zip(requests, answers, strict=True)

@@ -22,6 +22,7 @@ from sensorium_server.metrics import (
     MEDIA_BYTES,
     MEDIA_DECODE_ERRORS,
     REJECTED,
+    STAGE_QUEUE_SECONDS,
     STAGE_SECONDS,
     TOKENS_GENERATED,
     Meter,
@@ -79,6 +80,10 @@ class Recorder:
         self._meter.observe(STAGE_SECONDS, self._labels, seconds)
         self._meter.observe(BATCH_SIZE, self._labels, items)
 
+    def waited(self, seconds: float) -> None:
+        """Record how long a request waited inside the stage, where Triton does not see it."""
+        self._meter.observe(STAGE_QUEUE_SECONDS, self._labels, seconds)
+
     def generated(self, tokens: int) -> None:
         """Record the tokens of an answer."""
         self._meter.count(TOKENS_GENERATED, self._labels, tokens)
@@ -98,12 +103,20 @@ class Recorder:
             labels = {"modality": modality, "reason": reason_of(error)}
             self._meter.count(MEDIA_DECODE_ERRORS, labels)
 
-    def failed(self, request: Any, error: Exception, *, expected: bool) -> None:  # noqa: ANN401 - Triton's own
+    def failed(
+        self,
+        request: Any,  # noqa: ANN401 - Triton's own
+        error: Exception,
+        seconds: float,
+        *,
+        expected: bool,
+    ) -> None:
         """Record that a request was answered with an error.
 
         Args:
             request: Triton's request.
             error: What was raised.
+            seconds: How long the stage had it.
             expected: The client is told what; the log needs no traceback.
         """
         reason = reason_of(error)
@@ -113,6 +126,7 @@ class Recorder:
             "request_id": request.request_id(),
             "stage": self._stage,
             "outcome": reason,
+            "stage_s": round(seconds, 6),
             **_trace_of(request),
         }
         if not expected:

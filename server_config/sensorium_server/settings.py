@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         8003, description="Port of Sensorium's own metrics; 0 picks a free one."
     )
     request_metrics: bool = Field(
-        True, description="Measure whole requests, by spans that Triton sends to the launcher."
+        False, description="Measure whole requests by tracing each; Triton 2.51 may crash of it."
     )
     model_config_name: str = Field(
         "", description="Use configs/NAME.pbtxt where a model has one, else config.pbtxt."
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         5, ge=0, description="How often in ten minutes a Triton that crashed is started again."
     )
     log_level: Literal["error", "warning", "info", "debug"] = Field(
-        "warning", description="How much Triton logs, to stderr."
+        "warning", description="How much is logged, to stderr; info: every request."
     )
     log_format: Literal["text", "json"] = Field("text", description="Log lines as text or JSON.")
     trace_url: str = Field(
@@ -255,4 +255,6 @@ def _complaint(error: Mapping[str, Any]) -> str:
         return "is not an integer"
     if kind.startswith("float_"):
         return "is not a number"
+    if kind == "string_pattern_mismatch":
+        return f"does not match {error['ctx']['pattern']}"
     return str(error["msg"]).replace("Input should be", "is not")

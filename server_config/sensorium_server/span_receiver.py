@@ -19,9 +19,10 @@ class SpanReceiver:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status = HTTPStatus.OK if self.path == PATH else HTTPStatus.NOT_FOUND
                 try:
-                    take(json.loads(body))
-                    status = HTTPStatus.OK
+                    if status is HTTPStatus.OK:
+                        take(json.loads(body))
                 except (ValueError, KeyError, TypeError, AttributeError):
                     status = HTTPStatus.BAD_REQUEST
                 self.send_response(status)

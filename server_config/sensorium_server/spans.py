@@ -74,8 +74,8 @@ class SpanTrees:
                 if span["name"] == ROOT:
                     self._roots.append((now, span))
                 else:
-                    self._children[span["parentSpanId"]].append(span)
-                    self._arrivals.setdefault(span["parentSpanId"], now)
+                    self._children[span.get("parentSpanId", "")].append(span)
+                    self._arrivals.setdefault(span.get("parentSpanId", ""), now)
 
     def finished(self, *, at_once: bool = False) -> list[FinishedRequest]:
         """Return, once, the requests whose root came a moment ago, or at any time."""

@@ -10,7 +10,7 @@ It outlives a Triton that crashes, so that counters of the launcher go on.
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from sensorium_server import metrics
 from sensorium_server.gate import CARD_SUFFIX, problem_of
 from sensorium_server.log_record import Log
 from sensorium_server.manifest import SUFFIX, digest
-from sensorium_server.metrics import Meter, StageFiles
+from sensorium_server.metrics import Exposition, Meter, StageFiles
 from sensorium_server.request_log import RequestLog
 from sensorium_server.settings import Settings, flag_name
 from sensorium_server.span_receiver import SpanReceiver
@@ -31,6 +31,7 @@ from sensorium_server.trace_export import TraceExport
 
 _TICK_S = 0.25
 _ENSEMBLE = re.compile(r"^\s*platform:\s*\"ensemble\"", re.MULTILINE)
+_DECODER = re.compile(r'^\s*backend:\s*"decoder"', re.MULTILINE)
 _STEP = re.compile(r'\bmodel_name:\s*"([^"]+)"')
 _PRECISION = re.compile(r'key:\s*"precision"\s*value\s*:?\s*\{\s*string_value:\s*"(\w+)"')
 _DIGITS = 12
@@ -58,6 +59,7 @@ class Telemetry:
         self._files: StageFiles | None = None
         self._trees = SpanTrees()
         self._steps: Mapping[str, Sequence[str]] = {}
+        self._decoders: Collection[str] = ()
         self._closing: list[Callable[[], None]] = []
         self._stopped = threading.Event()
         self._export: TraceExport | None = None
@@ -71,12 +73,13 @@ class Telemetry:
         """
         settings = self._settings
         self._steps = steps_of(settings.repository)
+        self._decoders = decoders_of(settings.repository)
         self._files = StageFiles()
         self._closing.append(self._files.remove)
-        self._files.collect_into(self._meter.registry)
         self._describe_bundles()
         try:
-            server, thread = start_http_server(port, settings.host, self._meter.registry)
+            exposition = Exposition(self._meter, self._files.path)
+            server, thread = start_http_server(port, settings.host, exposition)
         except OSError as error:
             self.close()
             raise ConfigurationError(
@@ -150,16 +153,28 @@ class Telemetry:
         if is_task:
             labels = {"task": request.model, "outcome": outcome}
             self._meter.observe(metrics.REQUEST_SECONDS, labels, request.seconds)
+        # A decoder takes all that comes, and knows itself how long a text waits for a slot.
         for each in request.stages:
-            if each.queue_s is not None:
+            if each.queue_s is not None and each.stage not in self._decoders:
                 labels = {"stage": each.stage}
                 self._meter.observe(metrics.STAGE_QUEUE_SECONDS, labels, each.queue_s)
 
 
 def steps_of(repository: Path) -> dict[str, list[str]]:
     """Return the stages of each ensemble of a repository, in order."""
-    texts = {path.parent.name: _text(path) for path in repository.glob("*/config.pbtxt")}
-    return {name: _STEP.findall(text) for name, text in texts.items() if _ENSEMBLE.search(text)}
+    return {
+        name: _STEP.findall(text) for name, text in _configs(repository) if _ENSEMBLE.search(text)
+    }
+
+
+def decoders_of(repository: Path) -> set[str]:
+    """Return the stages of a repository that generate text."""
+    return {name for name, text in _configs(repository) if _DECODER.search(text)}
+
+
+def _configs(repository: Path) -> Iterator[tuple[str, str]]:
+    for path in repository.glob("*/config.pbtxt"):
+        yield path.parent.name, _text(path)
 
 
 def bundles_of(repository: Path) -> Iterator[Bundle]:

@@ -92,6 +92,7 @@ class StageModel:
         return answers
 
     def _answer(self, request: Request, seen: list[Tensors]) -> Response:
+        begin = time.monotonic()
         tensors: Tensors = {}
         try:
             tensors = tensors_of(request, self._inputs)
@@ -100,7 +101,7 @@ class StageModel:
             return response(self._stage(tensors), request)
         except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
             self._recorder.undecoded(tensors, error)
-            return failure(error, request, self._recorder)
+            return failure(error, request, self._recorder, begin)
 
 
 def as_model(factory: StageFactory) -> type[StageModel]:
@@ -129,12 +130,15 @@ def response(outputs: Tensors, request: Request) -> Response:
     )
 
 
-def failure(error: Exception, request: Request, recorder: Recorder) -> Response:
-    """Return the answer to a request that failed, and record what the client is not told."""
+def failure(error: Exception, request: Request, recorder: Recorder, begin: float) -> Response:
+    """Return the answer to a request that failed, and record what the client is not told.
+
+    `begin` is when the stage took the request, by `time.monotonic`.
+    """
     import triton_python_backend_utils as pb  # noqa: PLC0415
 
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
-    recorder.failed(request, error, expected=code is not None)
+    recorder.failed(request, error, time.monotonic() - begin, expected=code is not None)
     if code is not None:
         message = str(error)
     else:

@@ -318,6 +318,8 @@ def test_killed_triton_is_started_again(served: "subprocess.Popen[str]") -> None
 
     with Client(facts["grpc"], timeout_s=30, retry=Retry(attempts=60)) as client:
         assert client.caption(picture.noise()).text
+    with urllib.request.urlopen(facts["service_metrics"], timeout=30) as answer:
+        assert "sensorium_server_restarts_total 1.0" in answer.read().decode()
     _, alive = psutil.wait_procs(family, timeout=5)
     assert [each for each in alive if each.status() != "zombie"] == []
     served.send_signal(signal.SIGTERM)

@@ -63,6 +63,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
             "cache_dir": tmp_path_factory.mktemp("cache"),
             "log_format": "json",
             "log_level": "info",
+            "request_metrics": True,
             "trace_url": receiver.url,
             "trace_rate": 0,
         }
@@ -186,6 +187,7 @@ def test_figures_of_stages(observed: Observed) -> None:
     assert value("sensorium_stage_seconds_count", stage="image_encoder") == pictures
     assert value("sensorium_batch_size_sum", stage="image_encoder") == pictures
     assert value("sensorium_stage_queue_seconds_count", stage="image_encoder") == pictures
+    assert value("sensorium_stage_queue_seconds_count", stage="text_decoder") == pictures
     assert value("sensorium_tokens_generated_total", stage="text_decoder") > 0
     assert value("sensorium_media_bytes_total", modality="image") == len(
         b"secret payload"

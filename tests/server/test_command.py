@@ -103,13 +103,13 @@ def test_environment_of_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("chosen", "rate"),
     [
-        ({}, "1"),
-        ({"request_metrics": False, "trace_rate": 0.02}, "50"),
-        ({"request_metrics": False, "trace_rate": 0}, "0"),
+        ({"request_metrics": True}, "1"),
+        ({"trace_rate": 0.02}, "50"),
+        ({"trace_rate": 0}, "0"),
     ],
 )
 def test_rate_of_spans(chosen: dict[str, object], rate: str) -> None:
-    """Every request is measured by spans; without that, only what may be exported is traced."""
+    """To measure whole requests each is traced; else only what may be exported is."""
     line = command(load(chosen), RUNTIME, PORTS, "http://127.0.0.1:5/v1/traces")
 
     assert f"--trace-config=rate={rate}" in line

@@ -1,6 +1,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -242,3 +243,29 @@ def test_stop_finishes_what_runs(machine: Machine) -> None:
     assert inbox.lengths() == [3]
     with pytest.raises(ModelNotReadyError, match="stopping"):
         submit(stopping, 1)
+
+
+def test_waiting_and_steps_are_measured(machine: Machine) -> None:
+    """The loop tells how long each request waited for a slot, and how many rows each step had."""
+    waits: list[float] = []
+    rows: list[int] = []
+
+    @contextmanager
+    def measured(count: int) -> Iterator[None]:
+        rows.append(count)
+        yield
+
+    decoder = Decoder[Key](machine.cross, machine.step, (2, 1, 1), Generation((0,), (EOS,), 30), 1)
+    loop = DecodingLoop(decoder, 3, measured=measured, waited=waits.append)
+    machine.gate.clear()
+    first = submit(loop, 2)
+    until(lambda: rows)
+    second = submit(loop, 1)
+    time.sleep(0.05)
+    machine.gate.set()
+
+    assert (first.lengths(), second.lengths()) == ([2], [1])
+    loop.stop()
+    assert len(waits) == 2
+    assert waits[1] >= 0.05
+    assert rows == machine.steps

@@ -77,6 +77,9 @@ def test_memory_of_the_dead_is_cleared(shared_memory: Path) -> None:
     stranger = shared_memory / "sensorium_1_99999999_0_x"
     for region in (mine, dead, stranger):
         region.touch()
+    files = shared_memory / f"{dead.name}_metrics"
+    files.mkdir()
+    (files / "counter_1.db").touch()
 
     clear_dead_regions()
 

@@ -124,3 +124,9 @@ def test_settings_are_frozen(settings: Settings) -> None:
     """Nobody changes a setting while serving."""
     with pytest.raises(ValueError, match="frozen"):
         settings.http_port = 1
+
+
+def test_trace_url_is_checked() -> None:
+    """A collector without its scheme is refused, with what was expected."""
+    with pytest.raises(ConfigurationError, match=r'--trace-url = "collector:4318" does not match'):
+        load({"trace_url": "collector:4318"})

@@ -68,7 +68,7 @@ def test_internal_errors_leak_nothing(
     stub: SimpleNamespace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A bug is logged with its traceback; the client gets its request id and no details."""
-    answer = failure(KeyError("/secret/path"), stub.Request({}, set(), id="r-1"), Recorder("s"))
+    answer = failure(KeyError("/secret/path"), stub.Request({}, set(), id="r-1"), Recorder("s"), 0)
     said = json.loads(capfd.readouterr().err)
 
     assert answer.error.code == "INTERNAL"
@@ -79,7 +79,7 @@ def test_internal_errors_leak_nothing(
 
 def test_internal_error_without_request_id(stub: SimpleNamespace) -> None:
     """Without a request id the message does not mention one."""
-    answer = failure(KeyError("x"), stub.Request({}, set()), Recorder("s"))
+    answer = failure(KeyError("x"), stub.Request({}, set()), Recorder("s"), 0)
 
     assert answer.error.message == "internal error, see the server's log"
 
@@ -97,7 +97,7 @@ def test_our_errors_keep_their_message(
     stub: SimpleNamespace, capfd: pytest.CaptureFixture[str], kind: type[Exception], code: str
 ) -> None:
     """An error that a caller may read arrives with its bare message, which is not logged."""
-    answer = failure(kind("too long"), stub.Request({}, set()), Recorder("s"))
+    answer = failure(kind("too long"), stub.Request({}, set()), Recorder("s"), 0)
 
     assert (answer.error.code, answer.error.message) == (code, "too long")
     assert "too long" not in capfd.readouterr().err

@@ -29,9 +29,9 @@ _INTERVAL = re.compile(r"(scrape_interval|evaluation_interval): \w+")
 
 
 def program(*names: str) -> str:
-    """Return where one of these programs is, from .tools or the PATH, or skip the test."""
+    """Return where one of these programs is, from .cache/tools or the PATH, or skip the test."""
     for name in names:
-        found = [*ROOT.glob(f".tools/*/usr/bin/{name}"), shutil.which(name)]
+        found = [*ROOT.glob(f".cache/tools/*/usr/bin/{name}"), shutil.which(name)]
         if found[0]:
             return str(found[0])
     pytest.skip(f"{names[0]} is not here; fetch it with: make tools")

@@ -1,5 +1,7 @@
 import json
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -74,6 +76,25 @@ def test_rate_looks_back_over_a_wide_step() -> None:
     assert filled("rate(x[$__rate_interval])", Window(0, 1, 300, 15)) == "rate(x[315s])"
 
 
+def test_range_is_the_time_looked_at() -> None:
+    """What happened at all is asked for over the whole window."""
+    assert filled("increase(x[$__range]) > 0", WINDOW) == "increase(x[3600s]) > 0"
+
+
+def test_missing_matplotlib_is_an_instruction(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the extra the command says how to install it."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "drawing", raising=False)
+    done = CliRunner().invoke(app, ["--prometheus", recorded.url, "--out", str(tmp_path)])
+
+    assert done.exit_code == 1
+    assert "pip install 'sensorium[plot]'" in done.output
+
+
 def test_unknown_variable_is_refused() -> None:
     """A variable of Grafana's that is not known here is named."""
     with pytest.raises(InvalidInputError, match=r"\$__interval_ms .* is not known"):
@@ -121,6 +142,18 @@ def test_each_dashboard_is_drawn(recorded: Recorded, tmp_path: Path) -> None:
         with Image.open(path) as picture:
             assert picture.width > 1000
             assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50
+
+
+def test_picture_of_a_time_that_has_passed(recorded: Recorded, tmp_path: Path) -> None:
+    """A window that ended a while ago is asked for as it was."""
+    options = ["--out", str(tmp_path), "--minutes", "30", "--ago-minutes", "60"]
+    before = time.time()
+    done = CliRunner().invoke(app, ["--prometheus", recorded.url, *options])
+
+    assert done.exit_code == 0, done.output
+    start, end = (float(recorded.asked[0][name][0]) for name in ("start", "end"))
+    assert end - start == pytest.approx(1800)
+    assert before - 3600 <= end <= time.time() - 3600
 
 
 def test_failure_is_one_line(tmp_path: Path) -> None:
