@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     path
     for path in sorted(ROOT.rglob("*.md"))
-    if not {".venv", ".cache", ".pytest_cache", ".tools"} & set(path.relative_to(ROOT).parts)
+    if not {".venv", ".cache", ".pytest_cache"} & set(path.relative_to(ROOT).parts)
     and path.name != TEXT_FILE
 ]
 CARD = json.loads((ROOT / "checkpoints/playroom/card.json").read_text())
