@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,10 @@ class Ports:
     metrics: int
 
 
-def command(settings: Settings, runtime: Runtime, ports: Ports) -> list[str]:
-    """Return the command line."""
+def command(
+    settings: Settings, runtime: Runtime, ports: Ports, more: Sequence[str] = ()
+) -> list[str]:
+    """Return the command line, `more` flags last."""
     level = _LEVELS[settings.log_level]
     options = {
         "model-repository": settings.repository.absolute(),
@@ -56,6 +58,7 @@ def command(settings: Settings, runtime: Runtime, ports: Ports) -> list[str]:
         "--disable-auto-complete-config",
         *_tls_flags(settings),
         *_backend_flags(settings),
+        *more,
     ]
 
 

@@ -70,8 +70,11 @@ _STEP = contract.DECODER_GRAPHS["step"]
 def decoder_from(config: StageConfig) -> Decoder[Key]:
     """Load a model directory's two graphs."""
     threads = config.integer("intra_op_thread_count", 1)
-    cross = OnnxGraph(config.directory / "cross.onnx", threads=threads)
-    step = OnnxGraph(config.directory / "step.onnx", threads=threads)
+    optimized = config.text("engine", "") == "onnxruntime"
+    cross, step = (
+        OnnxGraph(config.directory / f"{part}.onnx", threads=threads, optimized=optimized)
+        for part in ("cross", "step")
+    )
     cross_output = contract.CROSS.name
     step_inputs = [tensor.name for tensor in _STEP.inputs]
     step_outputs = [tensor.name for tensor in _STEP.outputs]
@@ -111,6 +114,7 @@ class TritonPythonModel:
     _slots: int
     _tokenizer: Tokenizer
     _inputs: tuple[str, ...]
+    _where: str
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
@@ -121,7 +125,7 @@ class TritonPythonModel:
         """Load the graphs and start the loop."""
         instance = Instance.from_args(args)
         config = instance.config
-        self._inputs = instance.inputs
+        self._inputs, self._where = instance.inputs, instance.where
         self._tokenizer = load_tokenizer(
             config.directory / config.text("tokenizer", "tokenizer.json")
         )
@@ -136,7 +140,7 @@ class TritonPythonModel:
             try:
                 self._loop.submit(self._job(request, sender))
             except Exception as error:  # noqa: BLE001 - the request fails alone
-                _send(sender, failure(error, request))
+                _send(sender, failure(error, request, self._where))
 
     def finalize(self) -> None:
         """Answer what is running and stop."""
@@ -166,10 +170,10 @@ class TritonPythonModel:
     def _response(self, answer: list[Text] | Exception, request: Request) -> Response:
         try:
             if isinstance(answer, Exception):
-                return failure(answer, request)
+                return failure(answer, request, self._where)
             return response(outputs_from(answer, self._tokenizer), request)
         except Exception as error:  # noqa: BLE001 - nothing may reach Triton raw: it leaks paths
-            return failure(error, request)
+            return failure(error, request, self._where)
 
 
 def outputs_from(texts: Sequence[Text], tokenizer: Tokenizer) -> Tensors:

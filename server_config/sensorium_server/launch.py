@@ -31,6 +31,7 @@ from sensorium_server.drain import activity_of, await_quiet
 from sensorium_server.process import TritonProcess
 from sensorium_server.runtime import runtime
 from sensorium_server.settings import Settings
+from sensorium_server.swap.rollout import OFF, Rollout
 
 _POLL_S = 0.02
 _KILL_AFTER_S = 5.0
@@ -61,6 +62,7 @@ class Server:
         self._is_up = False
         self._stop_wanted = False
         self._restarts: deque[float] = deque()
+        self._rollout: Rollout | None = None
         self.ready_s = 0.0
 
     def __enter__(self) -> Self:
@@ -102,6 +104,9 @@ class Server:
         begin = time.monotonic()
         check_repository(self._settings.repository, self._log)
         self._ports = reserve_ports(self._settings)
+        if self._settings.engines != OFF:
+            self._rollout = Rollout(self._settings, self._log)
+            self._rollout.prepare()
         self._launch()
         self.ready_s = time.monotonic() - begin
 
@@ -120,6 +125,8 @@ class Server:
             if not self._may_restart():
                 raise ServerError(reason + process.last_lines())
             self._log(f"{reason} Starting it again.")
+            if self._rollout is not None:
+                self._rollout.survive_crash()
             begin = time.monotonic()
             self._launch()
             self._log(f"ready again in {time.monotonic() - begin:.1f} s")
@@ -133,6 +140,8 @@ class Server:
         self._stop_wanted = True
         if process is None:
             return
+        if self._rollout is not None:
+            self._rollout.cancel()
         if again:
             process.signal(signal.SIGKILL)
         elif not self._is_up:
@@ -143,18 +152,26 @@ class Server:
 
     def stop(self) -> None:
         """Drain the server and wait until it is gone."""
-        if self._process is None:
-            return
-        if not self._stop_wanted:
-            self.request_stop()
-        if self._drain is not None:
-            self._drain.join()
-        self._process.wait(self._settings.drain_timeout_s + _KILL_AFTER_S)
+        if self._process is not None:
+            if not self._stop_wanted:
+                self.request_stop()
+            if self._drain is not None:
+                self._drain.join()
+            self._process.wait(self._settings.drain_timeout_s + _KILL_AFTER_S)
+        if self._rollout is not None:
+            self._rollout.stop()
+            self._rollout = None
 
     def _drain_and_end(self, process: TritonProcess) -> None:
         metrics = self.endpoints.metrics
         await_quiet(lambda: activity_of(process.pid, metrics), self._settings.drain_timeout_s)
         process.signal(signal.SIGTERM)
+
+    def _heed(self, line: str) -> None:
+        """Pass a line of Triton's log on."""
+        self._log(line)
+        if self._rollout is not None:
+            self._rollout.heed(line)
 
     def _started(self) -> TritonProcess:
         if self._process is None:
@@ -162,14 +179,36 @@ class Server:
         return self._process
 
     def _launch(self) -> None:
+        """Start Triton and wait until it is ready; without its engines when they prevent it."""
+        while True:
+            try:
+                self._launch_once()
+            except (ConfigurationError, ServerError) as error:
+                if self._rollout is None or not self._rollout.recover(error.message):
+                    self.stop()
+                    raise
+                self._log(error.message)
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                break
+        if self._rollout is not None:
+            self._rollout.begin(self.endpoints.http.removeprefix("http://"))
+
+    def _launch_once(self) -> None:
         """Start Triton and wait until it is ready; try a crash again."""
         found = runtime(self._settings.cache_dir)
+        settings, flags = self._settings, self._rollout.flags if self._rollout else []
+        if self._rollout is not None:
+            served = {"repository": self._rollout.repository, "model_config_name": ""}
+            settings = settings.model_copy(update=served)
         self._is_up = False
         for attempt in range(1, _START_ATTEMPTS + 1):
             self._process = TritonProcess(
-                command(self._settings, found, self._ports),
-                environment(self._settings, found),
-                self._log,
+                command(settings, found, self._ports, flags),
+                environment(settings, found),
+                self._heed,
             )
             try:
                 self._await_ready(self._process)
@@ -177,9 +216,6 @@ class Server:
                 if attempt == _START_ATTEMPTS:
                     raise
                 self._log(f"{crash.message.splitlines()[0]} Starting it again.")
-            except BaseException:
-                self.stop()
-                raise
             else:
                 self._is_up = True
                 return

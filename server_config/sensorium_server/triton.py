@@ -52,6 +52,11 @@ class Instance:
     default_filename: str
     on_gpu: bool
 
+    @property
+    def where(self) -> str:
+        """What the log calls it: the model and its version."""
+        return f"{self.config.name} version {self.config.directory.name}"
+
     @classmethod
     def from_args(cls, args: Mapping[str, str]) -> "Instance":
         """Read the dictionary that Triton hands to `initialize`."""
@@ -118,8 +123,11 @@ def response(outputs: Tensors, request: Request) -> Response:
     )
 
 
-def failure(error: Exception, request: Request) -> Response:
-    """Return the answer to a request that failed, and log what the client is not told."""
+def failure(error: Exception, request: Request, where: str = "") -> Response:
+    """Return the answer to a request that failed, and log what the client is not told.
+
+    `where` is that of the instance; a server that may take engines back looks for it in the log.
+    """
     import triton_python_backend_utils as pb  # noqa: PLC0415
 
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), None)
@@ -128,7 +136,8 @@ def failure(error: Exception, request: Request) -> Response:
     else:
         request_id = request.request_id()
         trace = "".join(traceback.format_exception(error))
-        pb.Logger.log_error(f"request {request_id!r} failed: {trace}")
+        place = f" in {where}" if where else ""
+        pb.Logger.log_error(f"request {request_id!r} failed{place}: {trace}")
         named = f" (request {request_id})" if request_id else ""
         message = f"internal error, see the server's log{named}"
         code = "INTERNAL"
