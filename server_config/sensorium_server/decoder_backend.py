@@ -70,9 +70,12 @@ _STEP = contract.DECODER_GRAPHS["step"]
 def decoder_from(config: StageConfig) -> Decoder[Key]:
     """Load a model directory's two graphs."""
     threads = config.integer("intra_op_thread_count", 1)
-    optimized = config.text("engine", "") == "onnxruntime"
     cross, step = (
-        OnnxGraph(config.directory / f"{part}.onnx", threads=threads, optimized=optimized)
+        OnnxGraph(
+            config.directory / f"{part}.onnx",
+            threads=threads,
+            optimized=config.flag(f"optimized.{part}"),
+        )
         for part in ("cross", "step")
     )
     cross_output = contract.CROSS.name

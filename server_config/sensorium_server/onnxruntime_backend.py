@@ -7,7 +7,8 @@ parameters (the native one ignores those that it does not know):
 |---|---|---|
 | `intra_op_thread_count` | threads of one run | `1` |
 | `precision` | `fp32`, `int8` (the file says how), `bf16` by `openvino_graph.py` | `fp32` |
-| `engine` | `openvino`; `onnxruntime` for a file that was saved optimised | none |
+| `engine` | `onnxruntime`, or `openvino` for any precision | `onnxruntime` |
+| `optimized.<graph>` | `true`: that file, `model`, was saved optimised | `false` |
 | `check_finite` | `true`: an answer that is no number fails, and is told in the log | `false` |
 | `buckets.<axis>` | ascending sizes to which that axis may be padded, `8,16,32,64` | |
 | `pad_value.<input>` | what the padding of that input holds | `0` |
@@ -33,7 +34,7 @@ from sensorium_server.triton import Instance, Request, Response, failure, respon
 Value = TypeVar("Value")
 
 PRECISIONS = ("fp32", "bf16", "int8")
-ENGINES = ("none", "onnxruntime", "openvino")
+ENGINES = ("onnxruntime", "openvino")
 _BUCKETS = "buckets."
 _PAD_VALUE = "pad_value."
 _MASK = "mask."
@@ -43,11 +44,11 @@ def graph_from(config: StageConfig, file: str = "model.onnx", *, on_gpu: bool = 
     """Load a model's graph, by the engine that its precision needs."""
     threads = config.integer("intra_op_thread_count", 1)
     precision = config.choice("precision", PRECISIONS, "fp32")
-    engine = config.choice("engine", ENGINES, "none")
-    if precision == "bf16" or engine == "openvino":
-        return OpenVinoGraph(config.directory / file, threads=threads, precision=precision)
-    optimized = engine == "onnxruntime"
-    return OnnxGraph(config.directory / file, threads=threads, on_gpu=on_gpu, optimized=optimized)
+    path = config.directory / file
+    if precision == "bf16" or config.choice("engine", ENGINES, "onnxruntime") == "openvino":
+        return OpenVinoGraph(path, threads=threads, precision=precision)
+    optimized = config.flag(f"optimized.{path.stem}")
+    return OnnxGraph(path, threads=threads, on_gpu=on_gpu, optimized=optimized)
 
 
 class OnnxModel:
@@ -56,7 +57,7 @@ class OnnxModel:
     def __init__(self, graph: Graph, config: StageConfig) -> None:
         self._graph = graph
         self._name = config.name
-        self._check_finite = config.choice("check_finite", ("true", "false"), "false") == "true"
+        self._check_finite = config.flag("check_finite")
         self._batcher = Batcher(
             graph.inputs,
             graph.outputs,

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.triton
 PATIENCE_S = 120.0
 SOUND = ["image_encoder", "text_decoder", "text_encoder"]
 PICTURE = picture.noise()
-INPUTS: dict[str, Sequence[Tensor]] = {
+INPUTS: dict[str, tuple[Tensor, ...]] = {
     "visual_question_answering": (
         bytes_tensor("image", PICTURE),
         bytes_tensor("question", b"what color is the large star"),

@@ -94,15 +94,16 @@ def main() -> None:
                 product="onnxruntime",
                 version=product_version("onnxruntime"),
                 target=processor(),
-                compatibility="none",
+                compatibility=(),
                 precision="fp32",
+                stripped=False,
                 profiles=(),
                 kept=(),
                 cost=1.0,
                 build_s=0.0,
                 command="toy",
                 parity=EngineParity(mode != "unproven", "onnx", 5, 1.0, 0.0),
-            )  # fmt: skip
+            )
         )
     write_records(repository, bundle, records)
 

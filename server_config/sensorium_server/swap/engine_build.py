@@ -4,6 +4,7 @@ The server imports neither PyTorch nor a compiler. The child has both, or says w
 dies with the thread that waits for it, so a server that is killed leaves no builder behind.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sensorium.errors import ConfigurationError
+from sensorium_server.manifest import SUFFIX
 from sensorium_server.process import die_with_parent
 from sensorium_server.swap.engine_cache import EngineCache
 
@@ -30,9 +32,17 @@ Command = Callable[[Path, str, str], Sequence[str]]
 
 def compile_command(repository: Path, bundle: str, profile: str) -> list[str]:
     """Return the command line that builds a bundle's engines into a repository."""
-    options = ["--repository", str(repository), "--bundle", bundle, "--profile", profile]
+    options = ["--repository", str(repository), "--profile", profile]
+    if prefix := _prefix(repository, bundle):
+        options += ["--bundle", prefix]
     search = ["--search"] if profile == "cpu" else []
     return [sys.executable, "-c", _MAIN, "compile", *options, *search, "--json"]
+
+
+def _prefix(repository: Path, bundle: str) -> str:
+    """Return the name that a bundle's models share; empty for plain names."""
+    text = (repository / f"{bundle}{SUFFIX}").read_text(encoding="utf-8")
+    return Path(next(iter(json.loads(text)["files"]))).parts[0].rpartition(".")[0]
 
 
 class EngineBuild:

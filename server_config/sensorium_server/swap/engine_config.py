@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sensorium_server.engine_record import EngineRecord
@@ -26,15 +27,20 @@ def engine_config(portable: str, named: str, records: Sequence[EngineRecord]) ->
         return named
     config = _parsed(portable)
     for record in records:
-        parameters = cpu_parameters(record.product, record.precision) | {"check_finite": "true"}
+        (graph, *_) = (Path(path).stem for path in record.onnx)
+        parameters = cpu_parameters(record.product, record.precision, graph)
+        parameters |= {"check_finite": "true"}
         for key, value in parameters.items():
             config.parameters[key].string_value = value
     return _written(config)
 
 
-def cpu_parameters(product: str, precision: str) -> dict[str, str]:
-    """Return the parameters by which the backend `onnxruntime` runs a processor's engine."""
-    return {"precision": _PRECISIONS.get(precision, precision), "engine": product}
+def cpu_parameters(product: str, precision: str, graph: str = "model") -> dict[str, str]:
+    """Return the parameters by which a backend runs a processor's engine of one of its graphs."""
+    parameters = {"precision": _PRECISIONS.get(precision, precision), "engine": product}
+    if product == "onnxruntime":
+        parameters[f"optimized.{graph}"] = "true"
+    return parameters
 
 
 def served_by(text: str) -> str:

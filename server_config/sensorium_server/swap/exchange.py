@@ -24,18 +24,9 @@ class Exchange:
 
     def stage(self, model: str, records: Sequence[EngineRecord], named_config: str) -> None:
         """Make a version of a model with engines, and let its config name it."""
-        exported = Path(model, str(PORTABLE))
-        replaced: dict[Path, Path] = {}
-        engines: dict[Path, Path] = {}
-        for record in records:
-            source, file = (Path(next(iter(record.onnx))), Path(record.file))
-            name = file.relative_to(exported)
-            if file.suffix == _ONNX:  # it takes the place of what it was made of
-                name = source.relative_to(exported)
-                replaced |= {Path(one).relative_to(exported): file for one in record.onnx}
-            engines[name] = self.copy.repository / file
+        engines = {_served_name(record): self.copy.repository / record.file for record in records}
         config = engine_config(self.copy.portable_config(model), named_config, records)
-        number = self.copy.add_version(model, engines, replaced, config)
+        number = self.copy.add_version(model, engines, config)
         self.copy.note(model, number, {"digests": [record.digest for record in records]})
         self.copy.point_to(model, number)
 
@@ -88,6 +79,12 @@ class Exchange:
     def _refuse(self, model: str, version: int, reason: str) -> None:
         for digest in self.copy.noted(model, version).get("digests", ()):
             self.cache.refuse(digest, f"{model}: {reason}")
+
+
+def _served_name(record: EngineRecord) -> str:
+    """Return what an engine is called in its version: ONNX takes the place of what it was."""
+    file, source = Path(record.file), Path(next(iter(record.onnx)))
+    return source.name if file.suffix == _ONNX else file.name
 
 
 def _what(records: Sequence[EngineRecord]) -> str:

@@ -103,15 +103,12 @@ class ServingCopy:
         kept = sorted(self._config(model, PORTABLE).parent.glob("*.pbtxt"), key=_number)
         return next(_number(path) for path in kept if path.read_text(encoding="utf-8") == text)
 
-    def add_version(
-        self, model: str, engines: Mapping[Path, Path], replaced: Mapping[Path, Path], config: str
-    ) -> int:
+    def add_version(self, model: str, engines: Mapping[str, Path], config: str) -> int:
         """Make a version of what was exported and of engines; it is not served yet.
 
         Args:
             model: Which model.
-            engines: Engine files, by the names that they get.
-            replaced: Files of the exported version that are left out, by their names.
+            engines: Engine files by the names that they get, in the place of exported files.
             config: The text of the config that it is served with, but for the number.
 
         Returns:
@@ -127,7 +124,7 @@ class ServingCopy:
         link_tree(
             folder / str(PORTABLE),
             staged,
-            without=lambda path: path.relative_to(folder / str(PORTABLE)) in replaced,
+            without=lambda path: path.name in engines,
         )
         for name, file in engines.items():
             link(file, staged / name)
