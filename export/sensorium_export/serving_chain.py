@@ -49,7 +49,7 @@ class ServingChain:
             for name in (*STAGES, *TASKS)
             if (path := repository / model_name(name, bundle) / CONFIG_FILE).is_file()
         }
-        self._repository, self._settings = repository, settings
+        self._repository, self._bundle, self._settings = repository, bundle, settings
         self._decoding: DecodingLoop | None = None
         self._runs: dict[str, Run] = {}
         for name in STAGES.keys() & self._configs.keys():
@@ -91,15 +91,17 @@ class ServingChain:
         steps = self._configs[task].ensemble_scheduling.step
         return [bare_name(step.model_name) for step in steps]
 
-    def config_of(self, name: str) -> ModelConfig | None:
-        """Return the config of a stage or a task, if the bundle has it."""
-        return self._configs.get(name)
+    @property
+    def stages(self) -> list[str]:
+        """The bundle's stages."""
+        return list(self._runs)
 
     def stage_config(self, name: str) -> StageConfig:
         """Return what a stage is told when it is loaded."""
         config = self._configs[name]
         parameters = {key: value.string_value for key, value in config.parameters.items()}
-        return StageConfig(name, self._repository / config.name / "1", parameters)
+        folder = self._repository / model_name(name, self._bundle) / "1"
+        return StageConfig(name, folder, parameters)
 
     def opened(self, name: str, stage: StageConfig) -> Run:
         """Load a stage as another config says, without putting it into the chain."""

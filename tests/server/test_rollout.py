@@ -13,7 +13,7 @@ import pytest
 from tests.server import toy, toy_builder
 
 from sensorium.errors import ConfigurationError, ModelNotReadyError, ServerError
-from sensorium_server.engine_record import read_records, write_records
+from sensorium_server.engine_record import Target, read_records, write_records
 from sensorium_server.settings import Settings, load
 from sensorium_server.swap import device, engine_cache
 from sensorium_server.swap.device import graphics, processor, runtime_of
@@ -84,7 +84,7 @@ def test_unfit_engines_are_refused_with_reasons(
     prepared(chosen, log.append).stop()
     only_fusion = list(log)
     log.clear()
-    monkeypatch.setattr(device, "processor", lambda: device.Target("another processor"))
+    monkeypatch.setattr(device, "processor", lambda: Target("another processor"))
     prepared(chosen, log.append).stop()
 
     assert len(only_fusion) == 1
@@ -206,9 +206,9 @@ def test_the_key_is_made_of_all_that_matters(
     keys.append(cache.key(other, "toy", "cpu"))
     again = cache.key(toy_repository, "toy", "cpu")
     for name, value in (
-        ("processor", device.Target("other")),
-        ("graphics", device.Target("GPU", "9.0", "600.1")),
-        ("graphics", device.Target("GPU", "9.0", "600.2")),
+        ("processor", Target("other")),
+        ("graphics", Target("GPU", "9.0", "600.1")),
+        ("graphics", Target("GPU", "9.0", "600.2")),
         ("product_versions", {"onnxruntime": "9"}),
     ):
         monkeypatch.setattr(engine_cache, name, lambda value=value: value)
@@ -273,7 +273,7 @@ def test_a_broken_tool_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found.append(graphics())
     graphics.cache_clear()
 
-    assert found == [device.Target("NVIDIA H200", "9.0", "570.1"), device.Target("")]
+    assert found == [Target("NVIDIA H200", "9.0", "570.1"), Target("")]
 
 
 def test_closing_removes_the_copy(toy_repository: Path, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def evidence_from(
     """
     with _Recorder(repository, settings, bundle) as chain:
         media = {spec.name for task in chain.tasks for spec in TASKS[task].inputs}
-        questions = _questions(chain, repository, settings, count)
+        questions = _questions(chain, settings, count)
         inputs = probes(count, questions, None, 0, media)
         if source is not None:
             reference = Reference(source)
@@ -108,11 +108,10 @@ def _run_of(chain: _Recorder, probe: Probe) -> ReferenceRun:
     return ReferenceRun(tuple(distinct.values()), tasks)
 
 
-def _questions(chain: ServingChain, repository: Path, settings: Settings, count: int) -> list[str]:
+def _questions(chain: ServingChain, settings: Settings, count: int) -> list[str]:
     """Return texts for the bundle's tokenizer; one empty one when it reads none."""
-    config = chain.config_of("text_preprocess")
-    if config is None:
+    if "text_preprocess" not in chain.stages:
         return [""]
-    folder = repository / config.name / "1"
-    most = int(config.parameters["max_tokens"].string_value)
-    return questions_of(folder, count, most, settings.max_text_chars)
+    config = chain.stage_config("text_preprocess")
+    most = config.integer("max_tokens")
+    return questions_of(config.directory, count, most, settings.max_text_chars)

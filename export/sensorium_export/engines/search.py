@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 
 from sensorium.contract import STAGES, model_name
 from sensorium_export.compare import difference, least_cosine
@@ -69,6 +69,11 @@ class Candidate:
     def gain(self) -> float:
         """The least of its speeds, at any size of batch."""
         return min(self.speed.values(), default=0.0)
+
+    @property
+    def usual_gain(self) -> float:
+        """Its speed over all sizes of batch, as their geometric mean."""
+        return geometric_mean(self.speed.values()) if self.speed else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,4 +257,4 @@ def _preference(candidate: Candidate) -> tuple[float, float]:
 def _is_worth_it(candidate: Candidate) -> bool:
     if candidate.gain >= LEAST_GAIN:
         return True
-    return candidate.gain >= 1 / LEAST_GAIN and candidate.start >= LEAST_START_GAIN
+    return candidate.usual_gain >= 1 / LEAST_GAIN and candidate.start >= LEAST_START_GAIN

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -59,40 +59,52 @@ def search_engines(
         ConfigurationError: The bundle is missing or not proven, or matplotlib is missing.
     """
     # Imports PyTorch.
-    from sensorium_export.engines.evidence import evidence_from  # noqa: PLC0415
-    from sensorium_export.engines.search import Search  # noqa: PLC0415
     from sensorium_export.engines.search_report import plot_search, table_from  # noqa: PLC0415
-    from sensorium_export.serving_chain import ServingChain  # noqa: PLC0415
-    from sensorium_export.source import open_source  # noqa: PLC0415
-    from sensorium_server import settings as server_settings  # noqa: PLC0415
 
     repository = repository.resolve()
     name = manifest_of(repository, bundle)
     manifest.check(repository)
     gate.check_verified(repository)
-    settings = server_settings.load({"repository": repository})
-    source = None if checkpoint is None else open_source(checkpoint, bundle)
-    with (
-        _status() as status,
-        tempfile.TemporaryDirectory() as scratch,
-        ServingChain(repository, settings, bundle) as chain,
-    ):
-        status.update(f"running the reference on {count} inputs …")
-        evidence = evidence_from(repository, bundle, settings, count, source)
-        search = Search(
-            repository, bundle, chain, evidence, Path(scratch),
-            advance=lambda doing: status.update(f"{doing} …"),
-        )  # fmt: skip
-        found = [search.of_stage(stage) for stage in search.stages()]
+    with _status() as status:
+        found, evidence = searched(
+            repository, bundle, checkpoint, count, lambda doing: status.update(f"{doing} …")
+        )
     records = [_published(repository, name, one, command) for one in found if one.chosen]
     if plot is not None:
         plot_search(found, plot)
     if as_json:
-        typer.echo(json.dumps(_facts(found, evidence, records), ensure_ascii=False))
+        listed = {"engines": [asdict(record) for record in records]}
+        typer.echo(json.dumps(facts(found, evidence) | listed, ensure_ascii=False))
     else:
         from rich.console import Console  # noqa: PLC0415 - only who prints pays for it
 
         Console(width=None if Console().is_terminal else 160).print(table_from(found))
+
+
+def searched(
+    repository: Path,
+    bundle: str,
+    checkpoint: Path | None,
+    count: int,
+    advance: Callable[[str], None],
+) -> "tuple[list[StageSearch], Evidence]":
+    """Search the engines of a bundle without publishing any; `advance` is told what comes next."""
+    from sensorium_export.engines.evidence import evidence_from  # noqa: PLC0415
+    from sensorium_export.engines.search import Search  # noqa: PLC0415
+    from sensorium_export.serving_chain import ServingChain  # noqa: PLC0415
+    from sensorium_export.source import open_source  # noqa: PLC0415
+    from sensorium_server import settings as server_settings  # noqa: PLC0415
+
+    settings = server_settings.load({"repository": repository})
+    source = None if checkpoint is None else open_source(checkpoint, bundle)
+    advance(f"the reference on {count} inputs")
+    evidence = evidence_from(repository, bundle, settings, count, source)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        ServingChain(repository, settings, bundle) as chain,
+    ):
+        search = Search(repository, bundle, chain, evidence, Path(scratch), advance=advance)
+        return [search.of_stage(stage) for stage in search.stages()], evidence
 
 
 def manifest_of(repository: Path, bundle: str) -> str:
@@ -145,27 +157,25 @@ def _published(repository: Path, name: str, found: "StageSearch", command: str) 
     )
 
 
-def _facts(
-    found: "list[StageSearch]", evidence: "Evidence", records: "list[EngineRecord]"
-) -> dict[str, Any]:
+def facts(found: "list[StageSearch]", evidence: "Evidence") -> dict[str, Any]:
+    """Return what was found as JSON has it."""
     return {
         "reference": evidence.reference,
         "inputs": len(evidence.inputs),
         "stages": {one.stage: [_candidate(each) for each in one.candidates] for one in found},
-        "engines": [asdict(record) for record in records],
     }
 
 
 def _candidate(candidate: "Candidate") -> dict[str, Any]:
-    facts: dict[str, Any] = {
+    told: dict[str, Any] = {
         "product": candidate.product.name,
         "precision": candidate.precision,
         "chosen": candidate.is_chosen,
     }
     if candidate.problem:
-        return {**facts, "problem": candidate.problem}
+        return {**told, "problem": candidate.problem}
     return {
-        **facts,
+        **told,
         "speed": {str(size): round(one, 3) for size, one in candidate.speed.items()},
         "start": round(candidate.start, 3),
         "bytes": len(candidate.engine),

@@ -69,6 +69,12 @@ def plot_search(found: Sequence[StageSearch], path: str | os.PathLike[str]) -> P
     return saved(figure, path)
 
 
+def markdown(found: Sequence[StageSearch]) -> str:
+    """Return the rows as a table in Markdown."""
+    lines = [HEADER, ("---",) * len(HEADER), *rows(found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def verdict(candidate: Candidate) -> str:
     """Return what became of a candidate, in words."""
     if candidate.problem:
