@@ -220,10 +220,9 @@ class TensorRtProduct:
             config.set_flag(flags.TF32)
         else:
             config.clear_flag(flags.TF32)
-        for level in set(plan.compatibility) & _LEVELS.keys():
-            config.hardware_compatibility_level = getattr(
-                api.HardwareCompatibilityLevel, _LEVELS[level]
-            )
+        for level, name in _LEVELS.items():
+            if level in plan.compatibility:
+                config.hardware_compatibility_level = getattr(api.HardwareCompatibilityLevel, name)
         if Compatibility.VERSION in plan.compatibility:
             config.set_flag(flags.VERSION_COMPATIBLE)
         if plan.strip_weights:

@@ -1,14 +1,13 @@
 """What would run engines on this machine: the processor, the GPU, and the products' versions."""
 
 import platform
-import shutil
-import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sensorium_server.engine_gate import EngineRuntime
 from sensorium_server.engine_record import Target
+from sensorium_server.gpu_device import this_gpu
 
 CPU_PRODUCTS = ("onnxruntime", "openvino")
 """Those whose engines run on the processor."""
@@ -21,8 +20,6 @@ _DISTRIBUTIONS = {
 }
 _CPU_INFO = Path("/proc/cpuinfo")
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
-_QUERY = ("--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
-_SMI_TIMEOUT_S = 20
 
 
 def runtime_of(product: str) -> EngineRuntime:
@@ -62,17 +59,5 @@ def processor() -> Target:
 
 @cache
 def graphics() -> Target:
-    """Return the first GPU by the driver's own tool; no device where there is none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return Target("")
-    try:
-        found = subprocess.run(  # noqa: S603 - the driver's own tool
-            [tool, *_QUERY], capture_output=True, text=True, check=True, timeout=_SMI_TIMEOUT_S
-        )
-        name, capability, driver = (
-            part.strip() for part in found.stdout.splitlines()[0].split(",")
-        )
-    except (OSError, subprocess.SubprocessError, IndexError, ValueError):
-        return Target("")
-    return Target(name, capability, driver)
+    """Return the first GPU; one without a name where there is none."""
+    return this_gpu() or Target("")
