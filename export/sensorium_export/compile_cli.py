@@ -19,6 +19,7 @@ from sensorium_export.cli import (
     checkpoint_of,
 )
 from sensorium_export.engines import PROFILES, Profile
+from sensorium_export.engines.search_cli import Count, IsSearch, Plot, search_engines
 from sensorium_server.engine_gate import Compatibility
 
 if TYPE_CHECKING:
@@ -32,12 +33,17 @@ _MIB = 2**20
 Report = Callable[[str, int, int], None]
 
 
+def _checkpoint(path: Path) -> Path:
+    """Return the checkpoint; a search does without, so the default one need not be there."""
+    return path if path == DEFAULT_CHECKPOINT else checkpoint_of(path)
+
+
 def compile_engines(
     ctx: typer.Context,
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            callback=checkpoint_of,
+            callback=_checkpoint,
             help="What PyTorch runs: a directory, a function of your own, or a bundle's name.",
         ),
     ] = DEFAULT_CHECKPOINT,
@@ -45,7 +51,8 @@ def compile_engines(
     repository: Repository = DEFAULT_REPOSITORY,
     bundle: Bundle = "",
     profile: Annotated[
-        Profile, typer.Option(help="gpu for TensorRT, rtx for TensorRT-RTX.")
+        Profile,
+        typer.Option(help="gpu for TensorRT, rtx for TensorRT-RTX, cpu for ONNX Runtime."),
     ] = Profile.GPU,
     precision: Annotated[
         list[str] | None,
@@ -106,9 +113,20 @@ def compile_engines(
             show_default=False,
         ),
     ] = None,
+    search: IsSearch = False,
+    count: Count = 24,
+    plot: Plot = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile published graphs into engines, and prove each; exit code 1 if one has none."""
+    if search:
+        given = ctx.get_parameter_source("checkpoint")
+        reference = checkpoint if given is not None and given.name == "COMMANDLINE" else None
+        search_engines(
+            repository, bundle, reference,
+            count=count, command=_command(ctx), plot=plot, as_json=as_json,
+        )  # fmt: skip
+        return
     from sensorium_export.engines import BuildPlan, compilation, product_named  # noqa: PLC0415
     from sensorium_export.engines.choice import chosen_graphs  # noqa: PLC0415
     from sensorium_export.engines.profile import Limits  # noqa: PLC0415
@@ -119,12 +137,13 @@ def compile_engines(
     source = open_source(checkpoint, bundle)
     check_origin(repository, source.recipe.name, source.path)
     product = product_named(PROFILES[profile])
+    usual = USUAL if USUAL in product.precisions else product.precisions[0]
     options = compilation.CompileOptions(
         repository=repository.resolve(),
-        precision=chosen_graphs(precision or (), graph or (), source.recipe, product, USUAL),
+        precision=chosen_graphs(precision or (), graph or (), source.recipe, product, usual),
         command=_command(ctx),
         plan=BuildPlan(
-            USUAL,
+            usual,
             (),
             compute_capability=compute_capability,
             compatibility=tuple(compatibility or ()),

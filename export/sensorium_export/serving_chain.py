@@ -49,13 +49,11 @@ class ServingChain:
             for name in (*STAGES, *TASKS)
             if (path := repository / model_name(name, bundle) / CONFIG_FILE).is_file()
         }
+        self._repository, self._bundle, self._settings = repository, bundle, settings
         self._decoding: DecodingLoop | None = None
         self._runs: dict[str, Run] = {}
         for name in STAGES.keys() & self._configs.keys():
-            config = self._configs[name]
-            parameters = {key: value.string_value for key, value in config.parameters.items()}
-            stage = StageConfig(name, repository / config.name / "1", parameters)
-            self._runs[name] = self._opened(config, stage, settings)
+            self._runs[name] = self._opened(self._configs[name], self.stage_config(name), settings)
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +80,36 @@ class ServingChain:
             (made,) = self.stage(bare_name(step.model_name), [given])
             tensors |= {name: made[tensor] for tensor, name in step.output_map.items()}
         return {output.name: tensors[output.name] for output in config.output}
+
+    @property
+    def tasks(self) -> list[str]:
+        """The bundle's tasks."""
+        return [name for name in TASKS if name in self._configs]
+
+    def stages_of(self, task: str) -> list[str]:
+        """Return the stages that a task's ensemble runs."""
+        steps = self._configs[task].ensemble_scheduling.step
+        return [bare_name(step.model_name) for step in steps]
+
+    @property
+    def stages(self) -> list[str]:
+        """The bundle's stages."""
+        return list(self._runs)
+
+    def stage_config(self, name: str) -> StageConfig:
+        """Return what a stage is told when it is loaded."""
+        config = self._configs[name]
+        parameters = {key: value.string_value for key, value in config.parameters.items()}
+        folder = self._repository / model_name(name, self._bundle) / "1"
+        return StageConfig(name, folder, parameters)
+
+    def opened(self, name: str, stage: StageConfig) -> Run:
+        """Load a stage as another config says, without putting it into the chain."""
+        return self._opened(self._configs[name], stage, self._settings)
+
+    def substitute(self, name: str, stage: StageConfig | None = None) -> None:
+        """Load a stage as another config says, and run it so from now on; None for its own."""
+        self._runs[name] = self.opened(name, stage or self.stage_config(name))
 
     def _opened(self, config: ModelConfig, stage: StageConfig, settings: Settings) -> Run:
         if config.backend == "python":

@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +31,14 @@ class Ports:
     service_metrics: int
 
 
-def command(settings: Settings, runtime: Runtime, ports: Ports, spans_url: str = "") -> list[str]:
-    """Return the command line; `spans_url` is where Triton sends its spans."""
+def command(
+    settings: Settings,
+    runtime: Runtime,
+    ports: Ports,
+    spans_url: str = "",
+    more: Sequence[str] = (),
+) -> list[str]:
+    """Return the command line, `more` flags last; `spans_url` is where Triton sends its spans."""
     level = _LEVELS[settings.log_level]
     options = {
         "model-repository": settings.repository.absolute(),
@@ -65,6 +71,7 @@ def command(settings: Settings, runtime: Runtime, ports: Ports, spans_url: str =
         *_tls_flags(settings),
         *_trace_flags(settings, spans_url),
         *_backend_flags(settings),
+        *more,
     ]
 
 

@@ -72,8 +72,14 @@ _STEP = contract.DECODER_GRAPHS["step"]
 def decoder_from(config: StageConfig) -> Decoder[Key]:
     """Load a model directory's two graphs."""
     threads = config.integer("intra_op_thread_count", 1)
-    cross = OnnxGraph(config.directory / "cross.onnx", threads=threads)
-    step = OnnxGraph(config.directory / "step.onnx", threads=threads)
+    cross, step = (
+        OnnxGraph(
+            config.directory / f"{part}.onnx",
+            threads=threads,
+            optimized=config.flag(f"optimized.{part}"),
+        )
+        for part in ("cross", "step")
+    )
     cross_output = contract.CROSS.name
     step_inputs = [tensor.name for tensor in _STEP.inputs]
     step_outputs = [tensor.name for tensor in _STEP.outputs]
@@ -125,7 +131,7 @@ class TritonPythonModel:
         instance = Instance.from_args(args)
         config = instance.config
         self._inputs = instance.inputs
-        self._recorder = Recorder(config.name)
+        self._recorder = Recorder(config.name, instance.version)
         self._tokenizer = load_tokenizer(
             config.directory / config.text("tokenizer", "tokenizer.json")
         )

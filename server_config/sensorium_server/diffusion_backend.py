@@ -239,7 +239,7 @@ class TritonPythonModel:
         """Load the graphs; the unconditional layout is computed here and warms one of them up."""
         instance = Instance.from_args(args)
         self._inputs = instance.inputs
-        self._recorder = Recorder(instance.config.name)
+        self._recorder = Recorder(instance.config.name, instance.version)
         self._sampler = sampler_from(instance.config, on_gpu=instance.on_gpu)
 
     def execute(self, requests: Sequence[Request]) -> None:

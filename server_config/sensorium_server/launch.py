@@ -31,6 +31,7 @@ from sensorium_server.drain import activity_of, await_quiet
 from sensorium_server.process import TritonProcess
 from sensorium_server.runtime import runtime
 from sensorium_server.settings import Settings
+from sensorium_server.swap.rollout import OFF, Rollout
 from sensorium_server.telemetry import Telemetry, steps_of
 
 _POLL_S = 0.02
@@ -63,6 +64,7 @@ class Server:
         self._is_up = False
         self._stop_wanted = False
         self._restarts: deque[float] = deque()
+        self._rollout: Rollout | None = None
         self.ready_s = 0.0
 
     def __enter__(self) -> Self:
@@ -107,6 +109,9 @@ class Server:
         self._ports = reserve_ports(self._settings)
         self._telemetry.start(self._ports.service_metrics)
         try:
+            if self._settings.engines != OFF:
+                self._rollout = Rollout(self._settings, self._log)
+                self._rollout.prepare()
             self._launch()
         except BaseException:
             self._telemetry.close()
@@ -129,6 +134,8 @@ class Server:
                 raise ServerError(reason + process.last_lines())
             self._log(f"{reason} Starting it again.")
             self._telemetry.triton_restarts()
+            if self._rollout is not None:
+                self._rollout.survive_crash()
             begin = time.monotonic()
             self._launch()
             self._log(f"ready again in {time.monotonic() - begin:.1f} s", "info")
@@ -142,6 +149,8 @@ class Server:
         self._stop_wanted = True
         if process is None:
             return
+        if self._rollout is not None:
+            self._rollout.cancel()
         if again:
             process.signal(signal.SIGKILL)
         elif not self._is_up:
@@ -152,19 +161,27 @@ class Server:
 
     def stop(self) -> None:
         """Drain the server and wait until it is gone."""
-        if self._process is None:
-            return
-        if not self._stop_wanted:
-            self.request_stop()
-        if self._drain is not None:
-            self._drain.join()
-        self._process.wait(self._settings.drain_timeout_s + _KILL_AFTER_S)
-        self._telemetry.close()
+        if self._process is not None:
+            if not self._stop_wanted:
+                self.request_stop()
+            if self._drain is not None:
+                self._drain.join()
+            self._process.wait(self._settings.drain_timeout_s + _KILL_AFTER_S)
+            self._telemetry.close()
+        if self._rollout is not None:
+            self._rollout.stop()
+            self._rollout = None
 
     def _drain_and_end(self, process: TritonProcess) -> None:
         metrics = self.endpoints.metrics
         await_quiet(lambda: activity_of(process.pid, metrics), self._settings.drain_timeout_s)
         process.signal(signal.SIGTERM)
+
+    def _heed(self, line: str) -> None:
+        """Pass a line of Triton's output on."""
+        self._telemetry.take_line(line)
+        if self._rollout is not None:
+            self._rollout.heed(line)
 
     def _started(self) -> TritonProcess:
         if self._process is None:
@@ -172,14 +189,36 @@ class Server:
         return self._process
 
     def _launch(self) -> None:
+        """Start Triton and wait until it is ready; without its engines when they prevent it."""
+        while True:
+            try:
+                self._launch_once()
+            except (ConfigurationError, ServerError) as error:
+                if self._rollout is None or not self._rollout.recover(error.message):
+                    self.stop()
+                    raise
+                self._log(error.message)
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                break
+        if self._rollout is not None:
+            self._rollout.begin(self.endpoints.http.removeprefix("http://"))
+
+    def _launch_once(self) -> None:
         """Start Triton and wait until it is ready; try a crash again."""
         found = runtime(self._settings.cache_dir)
+        settings, flags = self._settings, self._rollout.flags if self._rollout else []
+        if self._rollout is not None:
+            served = {"repository": self._rollout.repository, "model_config_name": ""}
+            settings = settings.model_copy(update=served)
         self._is_up = False
         for attempt in range(1, _START_ATTEMPTS + 1):
             self._process = TritonProcess(
-                command(self._settings, found, self._ports, self._telemetry.spans_url),
-                environment(self._settings, found, self._telemetry.stage_files),
-                self._telemetry.take_line,
+                command(settings, found, self._ports, self._telemetry.spans_url, flags),
+                environment(settings, found, self._telemetry.stage_files),
+                self._heed,
             )
             try:
                 self._await_ready(self._process)
@@ -188,9 +227,6 @@ class Server:
                     raise
                 self._log(f"{crash.message.splitlines()[0]} Starting it again.")
                 self._telemetry.triton_restarts()
-            except BaseException:
-                self.stop()
-                raise
             else:
                 self._is_up = True
                 return

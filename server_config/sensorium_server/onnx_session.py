@@ -31,13 +31,13 @@ class Graph(ABC):
     def run(self, outputs: list[str], inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Compute the named outputs."""
 
-    def warm_up(self, sizes: Mapping[str, int] = _NO_SIZES) -> None:
+    def warm_up(self, sizes: Mapping[str, int] = _NO_SIZES) -> dict[str, NDArray[Any]]:
         """Run once on ones, so that the first request does not pay for first allocations.
 
         Args:
             sizes: How long to make an open axis, by its name; 8 if not given.
         """
-        self.run(
+        return self.run(
             list(self.outputs),
             {
                 name: np.ones([1, *(_number(axis, sizes) for axis in axes[1:])], self.dtypes[name])
@@ -49,13 +49,17 @@ class Graph(ABC):
 class OnnxGraph(Graph):
     """A graph by ONNX Runtime."""
 
-    def __init__(self, path: Path, *, threads: int = 1, on_gpu: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 1, on_gpu: bool = False, optimized: bool = False
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SEVERITY_ERROR
         # Spinning threads cost half again of the CPU time when sessions share cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if optimized:  # the file was saved so; doing it again only takes time
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         providers = ["CUDAExecutionProvider"] if on_gpu else []
         try:
             self._session = onnxruntime.InferenceSession(

@@ -7,6 +7,9 @@ parameters (the native one ignores those that it does not know):
 |---|---|---|
 | `intra_op_thread_count` | threads of one run | `1` |
 | `precision` | `fp32`, `int8` (the file says how), `bf16` by `openvino_graph.py` | `fp32` |
+| `engine` | `onnxruntime`, or `openvino` for any precision | `onnxruntime` |
+| `optimized.<graph>` | `true`: that file, `model`, was saved optimised | `false` |
+| `check_finite` | `true`: an answer that is no number fails, and is told in the log | `false` |
 | `buckets.<axis>` | ascending sizes to which that axis may be padded, `8,16,32,64` | |
 | `pad_value.<input>` | what the padding of that input holds | `0` |
 | `mask.<axis>` | the output that says how much of that axis, which outputs alone have, is valid | |
@@ -20,7 +23,9 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sensorium.errors import InvalidInputError
+import numpy as np
+
+from sensorium.errors import InvalidInputError, ServerError
 from sensorium_server.batching import Batcher
 from sensorium_server.onnx_session import Graph, OnnxGraph
 from sensorium_server.openvino_graph import OpenVinoGraph
@@ -31,6 +36,7 @@ from sensorium_server.triton import Instance, Request, Response, failure, respon
 Value = TypeVar("Value")
 
 PRECISIONS = ("fp32", "bf16", "int8")
+ENGINES = ("onnxruntime", "openvino")
 _BUCKETS = "buckets."
 _PAD_VALUE = "pad_value."
 _MASK = "mask."
@@ -39,9 +45,12 @@ _MASK = "mask."
 def graph_from(config: StageConfig, file: str = "model.onnx", *, on_gpu: bool = False) -> Graph:
     """Load a model's graph, by the engine that its precision needs."""
     threads = config.integer("intra_op_thread_count", 1)
-    if config.choice("precision", PRECISIONS, "fp32") == "bf16":
-        return OpenVinoGraph(config.directory / file, threads=threads)
-    return OnnxGraph(config.directory / file, threads=threads, on_gpu=on_gpu)
+    precision = config.choice("precision", PRECISIONS, "fp32")
+    path = config.directory / file
+    if precision == "bf16" or config.choice("engine", ENGINES, "onnxruntime") == "openvino":
+        return OpenVinoGraph(path, threads=threads, precision=precision)
+    optimized = config.flag(f"optimized.{path.stem}")
+    return OnnxGraph(path, threads=threads, on_gpu=on_gpu, optimized=optimized)
 
 
 class OnnxModel:
@@ -49,6 +58,8 @@ class OnnxModel:
 
     def __init__(self, graph: Graph, config: StageConfig) -> None:
         self._graph = graph
+        self._name = config.name
+        self._check_finite = config.flag("check_finite")
         self._batcher = Batcher(
             graph.inputs,
             graph.outputs,
@@ -58,8 +69,12 @@ class OnnxModel:
         )
 
     def warm_up(self) -> None:
-        """Run once on the shortest batch."""
-        self._graph.warm_up(self._batcher.padded_sizes([]))
+        """Run once on the shortest batch.
+
+        Raises:
+            ServerError: It put out NaN, and that is checked.
+        """
+        self._check(self._graph.warm_up(self._batcher.padded_sizes([])))
 
     def answer(
         self, requests: Sequence[Tensors], wanted: Sequence[Collection[str]]
@@ -96,6 +111,7 @@ class OnnxModel:
         """Run a batch; when it fails, run its members alone to find the guilty one."""
         try:
             results = self._graph.run(names, self._batcher.join(requests, sizes))
+            self._check(results)
             rows = [len(next(iter(request.values()))) for request in requests]
             return self._batcher.split(results, rows, sizes)
         except Exception as error:  # noqa: BLE001 - each request is told on its own
@@ -105,6 +121,18 @@ class OnnxModel:
             self._run([request], [size], names)[0]
             for request, size in zip(requests, sizes, strict=True)
         ]
+
+    def _check(self, results: Tensors) -> None:
+        """Refuse what is no number, of an engine that is new here."""
+        if not self._check_finite:
+            return
+        wrong = [
+            name
+            for name, array in results.items()
+            if array.dtype.kind == "f" and not np.isfinite(array).all()
+        ]
+        if wrong:
+            raise ServerError(f"{self._name} put out NaN or infinity in {', '.join(wrong)}")
 
 
 def _named(config: StageConfig, prefix: str, read: Callable[[str], Value]) -> dict[str, Value]:
@@ -134,7 +162,7 @@ class TritonPythonModel:
             config, instance.default_filename or "model.onnx", on_gpu=instance.on_gpu
         )
         self._inputs = tuple(graph.inputs)
-        self._recorder = Recorder(config.name)
+        self._recorder = Recorder(config.name, instance.version)
         self._model = OnnxModel(graph, config)
         self._model.warm_up()
 

@@ -51,7 +51,7 @@ class TritonProcess:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock
         )
         self._pump = threading.Thread(target=self._read_log, name="triton-log", daemon=True)
         self._pump.start()
@@ -134,6 +134,6 @@ def _owner(pid: int) -> str:
     return f"sensorium_{namespace}_{pid}_"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Let the kernel end this process when its parent dies, however that happens."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

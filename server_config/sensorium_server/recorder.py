@@ -58,8 +58,8 @@ REASONS = tuple(
 class Recorder:
     """Records the work of one stage; safe to use from many threads."""
 
-    def __init__(self, stage: str) -> None:
-        self._stage = stage
+    def __init__(self, stage: str, version: int = 1) -> None:
+        self._stage, self._version = stage, version
         self._labels = {"stage": stage}
         self._meter = _meter()
         # A series that is there from the start lets the first error show in a rate.
@@ -131,9 +131,25 @@ class Recorder:
         }
         if not expected:
             text = "".join(traceback.format_exception(error))
-            facts["exception"] = text[-_LONGEST_TRACE:]
+            facts |= {"version": self._version, "exception": text[-_LONGEST_TRACE:]}
         # One write, so that the lines of several processes do not mix.
         os.write(_STDERR, json.dumps(facts).encode() + b"\n")
+
+
+def fault_of(line: str) -> tuple[str, int, str] | None:
+    """Return the stage, its version and the reason of a failure that was nobody's input's.
+
+    None for every other line of Triton's output.
+    """
+    if not line.startswith("{"):
+        return None
+    try:
+        facts = json.loads(line)
+        if facts["event"] != FAILED:
+            return None
+        return facts["stage"], facts["version"], facts["exception"].splitlines()[-1]
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 @cache

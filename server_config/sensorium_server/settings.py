@@ -99,6 +99,14 @@ class Settings(BaseSettings):
     allow_unverified: bool = Field(
         False, description="Serve bundles that are not proven too, with a warning."
     )
+    engines: str = Field(
+        "off",
+        description="Compiled engines: auto (serve at once, build, swap in), off, or a directory "
+        "to keep them in.",
+    )
+    engine_profile: str = Field(
+        "cpu", description="What engines are built for: a profile of sensorium compile."
+    )
     gpu_metrics: bool = Field(False, description="Export the GPU's metrics too.")
     http_threads: int = Field(8, gt=0, description="Threads that answer HTTP.")
     load_threads: int = Field(4, gt=0, description="Models that load at the same time.")

@@ -52,6 +52,11 @@ class Instance:
     default_filename: str
     on_gpu: bool
 
+    @property
+    def version(self) -> int:
+        """The version of the model that it is an instance of."""
+        return int(self.config.directory.name)
+
     @classmethod
     def from_args(cls, args: Mapping[str, str]) -> "Instance":
         """Read the dictionary that Triton hands to `initialize`."""
@@ -80,7 +85,7 @@ class StageModel:
         """Build the stage once."""
         instance = Instance.from_args(args)
         self._inputs = instance.inputs
-        self._recorder = Recorder(instance.config.name)
+        self._recorder = Recorder(instance.config.name, instance.version)
         self._stage = type(self).factory(instance.config, load())
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:

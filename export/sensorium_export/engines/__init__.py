@@ -138,6 +138,8 @@ class Product(Protocol):
 PRODUCTS: Mapping[str, str] = {
     "tensorrt": "sensorium_export.engines.tensorrt:TENSORRT",
     "tensorrt_rtx": "sensorium_export.engines.tensorrt:TENSORRT_RTX",
+    "onnxruntime": "sensorium_export.engines.cpu:ONNXRUNTIME",
+    "openvino": "sensorium_export.engines.cpu:OPENVINO",
 }
 """The place of every product, by its name: imported when it is asked for."""
 
@@ -147,9 +149,14 @@ class Profile(StrEnum):
 
     GPU = "gpu"
     RTX = "rtx"
+    CPU = "cpu"
 
 
-PROFILES: Mapping[Profile, str] = {Profile.GPU: "tensorrt", Profile.RTX: "tensorrt_rtx"}
+PROFILES: Mapping[Profile, str] = {
+    Profile.GPU: "tensorrt",
+    Profile.RTX: "tensorrt_rtx",
+    Profile.CPU: "onnxruntime",
+}
 """The product of every profile."""
 
 

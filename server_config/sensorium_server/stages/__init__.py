@@ -75,6 +75,10 @@ class StageConfig:
         except ValueError:
             raise self._malformed(key, value, "a list of integers") from None
 
+    def flag(self, key: str) -> bool:
+        """Return a parameter that is `true` or, as without it, `false`."""
+        return self.choice(key, ("true", "false"), "false") == "true"
+
     def choice(self, key: str, choices: tuple[str, ...], default: str | None = None) -> str:
         """Return a parameter that is one of a few words."""
         value = self.text(key, default)
