@@ -28,6 +28,7 @@ from sensorium.errors import ConfigurationError, ModelNotReadyError, ServerError
 from sensorium_server import manifest
 from sensorium_server.command import Ports, command, environment, reachable_host, reserve_ports
 from sensorium_server.drain import activity_of, await_quiet
+from sensorium_server.placement import Placement, placed
 from sensorium_server.process import TritonProcess
 from sensorium_server.runtime import runtime
 from sensorium_server.settings import Settings
@@ -62,6 +63,8 @@ class Server:
         self._stop_wanted = False
         self._restarts: deque[float] = deque()
         self.ready_s = 0.0
+        self.placements: tuple[Placement, ...] = ()
+        """What runs each stage, where a GPU was wished for."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -101,6 +104,10 @@ class Server:
         """
         begin = time.monotonic()
         check_repository(self._settings.repository, self._log)
+        chosen = placed(self._settings)
+        self._settings, self.placements = chosen.settings, chosen.placements
+        for line in chosen.lines:
+            self._log(line)
         self._ports = reserve_ports(self._settings)
         self._launch()
         self.ready_s = time.monotonic() - begin
@@ -163,7 +170,7 @@ class Server:
 
     def _launch(self) -> None:
         """Start Triton and wait until it is ready; try a crash again."""
-        found = runtime(self._settings.cache_dir)
+        found = runtime(self._settings.cache_dir, self._settings.triton_dir)
         self._is_up = False
         for attempt in range(1, _START_ATTEMPTS + 1):
             self._process = TritonProcess(
