@@ -40,7 +40,7 @@ def _checked_checkpoint(path: Path) -> Path:
     return path
 
 
-def _checkpoint_of(path: Path) -> Path:
+def checkpoint_of(path: Path) -> Path:
     """Return the checkpoint; a bundle's name stands for the directory that it was called after."""
     if path.is_dir() or path.name != str(path):
         return _checked_checkpoint(path)
@@ -101,7 +101,7 @@ def verify(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            callback=_checkpoint_of,
+            callback=checkpoint_of,
             help="What PyTorch runs: a directory, a function of your own, or a bundle's name.",
         ),
     ] = DEFAULT_CHECKPOINT,

@@ -1,7 +1,12 @@
-"""The verb `sensorium compile`: ONNX graphs become engines for this machine's device."""
+"""The verb `sensorium compile`: published graphs become engines for a device, proven before use."""
 
+import json
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,5 +16,204 @@ from sensorium_export.cli import (
     AsJson,
     Bundle,
     Repository,
-    _checkpoint_of,
+    checkpoint_of,
 )
+from sensorium_export.engines import PROFILES, Profile
+from sensorium_server.engine_gate import Compatibility
+
+if TYPE_CHECKING:
+    from sensorium_export.engines.compilation import Compiled
+    from sensorium_server.engine_record import EngineRecord
+
+USUAL = "fp16"
+"""The precision of graphs for which none is asked."""
+
+_MIB = 2**20
+Report = Callable[[str, int, int], None]
+
+
+def compile_engines(
+    ctx: typer.Context,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            callback=checkpoint_of,
+            help="What PyTorch runs: a directory, a function of your own, or a bundle's name.",
+        ),
+    ] = DEFAULT_CHECKPOINT,
+    *,
+    repository: Repository = DEFAULT_REPOSITORY,
+    bundle: Bundle = "",
+    profile: Annotated[
+        Profile, typer.Option(help="gpu for TensorRT, rtx for TensorRT-RTX.")
+    ] = Profile.GPU,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="fp32, tf32, fp16 (the default) or bf16, or that of one graph: "
+            "text_decoder/step=bf16. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    graph: Annotated[
+        list[str] | None,
+        typer.Option(help="Compile this graph only. May be given several times."),
+    ] = None,
+    compute_capability: Annotated[
+        str,
+        typer.Option(
+            help="Build for another GPU than this machine's, as 8.6; rtx only. What is built so "
+            "is not proven, and not used until it is.",
+            show_default=False,
+        ),
+    ] = "",
+    compatibility: Annotated[
+        list[Compatibility] | None,
+        typer.Option(
+            help="Let the engine run on more than this version and this GPU; it is slower for it.",
+        ),
+    ] = None,
+    workspace_mib: Annotated[
+        int, typer.Option(min=0, help="The most memory for intermediate results, MiB; 0: all.")
+    ] = 0,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="A directory that keeps what was measured of kernels, for the next build.",
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    strip_weights: Annotated[
+        bool, typer.Option("--strip-weights", help="Leave the weights to the ONNX file.")
+    ] = False,
+    rebuilds: Annotated[
+        int, typer.Option(min=1, help="The most engines built to find nodes that need fp32.")
+    ] = 40,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt",
+            help="Build nothing; prove the engine files that are there, as trtexec made them.",
+        ),
+    ] = False,
+    trtexec: Annotated[
+        Path | None,
+        typer.Option(
+            help="Build nothing; write the graphs there in their precision, and print a trtexec "
+            "command for each.",
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compile published graphs into engines, and prove each; exit code 1 if one has none."""
+    from sensorium_export.engines import BuildPlan, compilation, product_named  # noqa: PLC0415
+    from sensorium_export.engines.choice import chosen_graphs  # noqa: PLC0415
+    from sensorium_export.engines.profile import Limits  # noqa: PLC0415
+    from sensorium_export.manifest import check_origin  # noqa: PLC0415
+    from sensorium_export.source import open_source  # noqa: PLC0415
+    from sensorium_server import settings as server_settings  # noqa: PLC0415
+
+    source = open_source(checkpoint, bundle)
+    check_origin(repository, source.recipe.name, source.path)
+    product = product_named(PROFILES[profile])
+    options = compilation.CompileOptions(
+        repository=repository.resolve(),
+        precision=chosen_graphs(precision or (), graph or (), source.recipe, product, USUAL),
+        command=_command(ctx),
+        plan=BuildPlan(
+            USUAL,
+            (),
+            compute_capability=compute_capability,
+            compatibility=tuple(compatibility or ()),
+            workspace_bytes=workspace_mib * _MIB,
+            strip_weights=strip_weights,
+        ),
+        timing_caches=timing_cache,
+        rebuilds=rebuilds,
+        adopt=adopt,
+        limits=Limits(server_settings.load({"repository": repository}).max_audio_s),
+    )
+    if trtexec is not None:
+        from sensorium_export.engines.trtexec import commands  # noqa: PLC0415
+
+        for line in commands(source.recipe, product, options, trtexec):
+            typer.echo(line)
+        return
+    with _progress() as (report, done):
+        compiled = compilation.compile_bundle(source, product, options, report, done)
+    _show(compiled, as_json=as_json)
+    if any(one.record is None for one in compiled):
+        raise typer.Exit(1)
+
+
+def _command(ctx: typer.Context) -> str:
+    """Return what was typed, without what only shows the outcome otherwise."""
+    words = ["sensorium", "compile"]
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        source = ctx.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or name == "as_json":
+            continue
+        value = ctx.params[name]
+        option = parameter.opts[0] if parameter.param_type_name == "option" else ""
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            words += [word for word in (option, "" if one is True else str(one)) if word]
+    return shlex.join(words)
+
+
+def _show(compiled: "Sequence[Compiled]", *, as_json: bool) -> None:
+    records = [one.record for one in compiled if one.record is not None]
+    if as_json:
+        typer.echo(json.dumps([asdict(record) for record in records], ensure_ascii=False))
+    for record in records:
+        if not as_json:
+            typer.echo(f"{record.file}: {_summary(record)}")
+    for one in compiled:
+        if one.record is None:
+            typer.echo(f"{one.graph} has no engine: {one.problem}", err=True)
+
+
+def _summary(record: "EngineRecord") -> str:
+    words = [record.precision]
+    if record.kept:
+        words.append(f"{len(record.kept)} nodes in fp32 for {record.cost:g} × the time")
+    if record.parity is None:
+        words.append("not proven, as it cannot run here: see sensorium compile --adopt")
+    else:
+        words.append(
+            f"like PyTorch in {record.parity.cases} cases, cosine {record.parity.cosine:.6f}"
+        )
+    return ", ".join(words)
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Report, Callable[[str, int], None]]]:
+    """Show on stderr which graphs are done, and what the builder does."""
+    from rich.console import Console  # noqa: PLC0415 - only who compiles pays for it
+    from rich.progress import (  # noqa: PLC0415
+        MofNCompleteColumn,
+        Progress,
+        TaskID,
+        TimeElapsedColumn,
+    )
+
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        graphs = bar.add_task("compiling", total=None)
+        phases: dict[str, TaskID] = {}
+
+        def report(phase: str, steps: int, total: int) -> None:
+            if phase not in phases:
+                phases[phase] = bar.add_task(f"  {phase}", total=total)
+            bar.update(phases[phase], completed=steps, total=total, visible=steps < total)
+
+        def done(graph: str, count: int) -> None:
+            bar.update(graphs, advance=1, total=count, description=f"compiled {graph}")
+
+        yield report, done
+
+
+compile_engines.epilog = "Example: sensorium compile --profile gpu --precision fp16"  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ LARGEST_FILE = 2**31 - 2**24
 WEIGHTS_SUFFIX = ".data"
 _LEAST_MOVED = 1024
 _ALIGNMENT = 64
+_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
 _ELEMENT_TYPE = {
     DType.FP32: onnx.TensorProto.FLOAT,
     DType.INT64: onnx.TensorProto.INT64,
@@ -102,7 +103,7 @@ def files_from_onnx(model: onnx.ModelProto, path: str) -> dict[str, bytes]:
     weights = bytearray()
     for tensor in model.graph.initializer:
         # Whole numbers are shapes and axes, which must be in the graph.
-        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.raw_data) < _LEAST_MOVED:
+        if tensor.data_type not in _FLOATS or len(tensor.raw_data) < _LEAST_MOVED:
             continue
         place = {"location": Path(weights_path).name, "offset": len(weights)}
         for key, value in (place | {"length": len(tensor.raw_data)}).items():
@@ -112,6 +113,21 @@ def files_from_onnx(model: onnx.ModelProto, path: str) -> dict[str, bytes]:
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL
     return {path: bytes_from_onnx(model), weights_path: bytes(weights)}
+
+
+def onnx_from_files(files: Mapping[str, bytes]) -> onnx.ModelProto:
+    """Return the graph that `files_from_onnx` wrote, with all of its weights inside."""
+    graph, *weights = files.values()
+    model: onnx.ModelProto = onnx.load_from_string(graph)
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        start, length = int(place["offset"]), int(place["length"])
+        tensor.raw_data = weights[0][start : start + length]
+        del tensor.external_data[:]
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    return model
 
 
 def _weight(model: onnx.ModelProto) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sensorium.errors import ConfigurationError
 from sensorium_export.manifest import manifest_path, models_in
+from sensorium_server.engine_record import engines_path
 from sensorium_server.gate import CARD_SUFFIX
 
 
@@ -25,7 +26,7 @@ def staging_beside(repository: Path) -> Iterator[Path]:
         ConfigurationError: Another export into the repository is running, or the disk is full.
     """
     repository.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(repository):
+    with alone(repository):
         _recover(repository)
         for stale in repository.parent.glob(f"{_staging(repository).name}*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -45,8 +46,12 @@ def staging_beside(repository: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _alone(repository: Path) -> Iterator[None]:
-    """Hold the repository's lock; it is gone with the process, however that ends."""
+def alone(repository: Path) -> Iterator[None]:
+    """Hold the repository's lock; it is gone with the process, however that ends.
+
+    Raises:
+        ConfigurationError: Another export or compilation writes into the repository.
+    """
     path = repository.with_name(f".{repository.name}.lock")
     with path.open("w") as lock:
         try:
@@ -94,6 +99,7 @@ def _carry_over(staging: Path, repository: Path, bundle: str) -> None:
     own = {
         *models_in(repository, bundle),
         manifest_path(repository, bundle).name,
+        engines_path(repository, bundle).name,
         f"{bundle}{CARD_SUFFIX}",
     }
     staged = {entry.name for entry in staging.iterdir()}

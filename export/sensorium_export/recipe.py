@@ -19,7 +19,13 @@ from sensorium.contract import (
 from sensorium.errors import ConfigurationError
 from sensorium_export.ensembles import OPTIONAL_PARTS, Chain, chains_with, signature_in, stages_of
 from sensorium_export.sections import overridden, picked
-from sensorium_export.tolerance import FP32, PRECISIONS, Tolerance, tolerance_of
+from sensorium_export.tolerance import (
+    ENGINE_PRECISIONS,
+    FP32,
+    PRECISIONS,
+    Tolerance,
+    tolerance_of,
+)
 
 if TYPE_CHECKING:  # They import PyTorch, which `sensorium inspect` does without.
     from sensorium_export.checkpoint import Checkpoint
@@ -349,7 +355,7 @@ def _largest(model: "ModelConfig", text: Mapping[str, int]) -> dict[str, int]:
 
 
 def _drift(overrides: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Tolerance]:
-    lower = [precision for precision in PRECISIONS if precision != FP32]
+    lower = [one for one in dict.fromkeys((*PRECISIONS, *ENGINE_PRECISIONS)) if one != FP32]
     if unknown := sorted(overrides.keys() - set(lower)):
         raise ConfigurationError(
             f"config.json: drift.{unknown[0]} is no precision; those are: {', '.join(lower)}"

@@ -6,25 +6,30 @@ built to be compatible with more. Whatever is refused costs nothing but speed: i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from sensorium_server.engine_record import EngineRecord, Target, read_records
 from sensorium_server.manifest import digest
 
-NONE = "none"
-VERSION = "version"
-"""Runs on later versions of the same major version, too."""
 
-SAME_COMPUTE_CAPABILITY = "same_compute_capability"
-AMPERE_PLUS = "ampere_plus"
-COMPATIBILITIES = (NONE, VERSION, SAME_COMPUTE_CAPABILITY, AMPERE_PLUS)
+class Compatibility(StrEnum):
+    """What more than its own version and its own device an engine was built to run on.
+
+    `version` is for later versions of the same major version.
+    """
+
+    VERSION = "version"
+    SAME_COMPUTE_CAPABILITY = "same_compute_capability"
+    AMPERE_PLUS = "ampere_plus"
+
 
 _AMPERE = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineRuntime:
-    """What would run engines here: the version of every product that is installed, and the device."""
+    """What would run engines here: the version of every installed product, and the device."""
 
     versions: Mapping[str, str]
     target: Target
@@ -100,7 +105,7 @@ def _other_version(record: EngineRecord, runtime: EngineRuntime) -> tuple[str, .
         return (f"{record.product} is not installed",)
     if record.version == found:
         return ()
-    if record.compatibility != NONE and _is_later(found, record.version):
+    if Compatibility.VERSION in record.compatibility and _is_later(found, record.version):
         return ()
     return (f"it was built by {record.product} {record.version}, and {found} is installed",)
 
@@ -115,9 +120,9 @@ def _other_device(record: EngineRecord, here: Target) -> tuple[str, ...]:
     built = record.target
     same_device = built.device in {"", here.device}
     same_capability = built.compute_capability == here.compute_capability
-    if record.compatibility == AMPERE_PLUS:
+    if Compatibility.AMPERE_PLUS in record.compatibility:
         is_fit = bool(here.compute_capability) and _numbers(here.compute_capability) >= _AMPERE
-    elif record.compatibility == SAME_COMPUTE_CAPABILITY:
+    elif Compatibility.SAME_COMPUTE_CAPABILITY in record.compatibility:
         is_fit = same_capability
     else:
         is_fit = same_device and same_capability

@@ -2,8 +2,8 @@
 
 An engine lies beside the ONNX file that it was made of and never takes its place: `model.plan`
 beside `model.onnx`, `step.plan` beside `step.onnx`. Its record says what made it and for which
-device, the digests of both files, and what was found when it was held against PyTorch. `engine_gate`
-decides by it.
+device, the digests of both files, and what was found when it was held against PyTorch.
+`engine_gate` decides by it.
 """
 
 import json
@@ -57,9 +57,10 @@ class EngineRecord:
 
     `graph` is what reports call it (`text_decoder/step`), `file` its path in the repository,
     `digest` that file's digest and `onnx` those of the files that it was made of, by path.
-    `compatibility` widens what `target` and `version` allow: see `engine_gate`. `kept` are the
-    nodes that stay in fp32 because the precision failed with them; `cost` is what that took, as a
-    factor of the engine's size without them. `parity` is None for an engine that has not been run.
+    `compatibility` widens what `target` and `version` allow: see `engine_gate`. A `stripped` engine
+    has no weights of its own: it is refitted from its ONNX file when it is loaded. `kept` are the
+    nodes that stay in fp32 because the precision failed with them; `cost` is how much slower they
+    make the usual batch, as a factor. `parity` is None for an engine that has not been run.
     """
 
     graph: str
@@ -69,8 +70,9 @@ class EngineRecord:
     product: str
     version: str
     target: Target
-    compatibility: str
+    compatibility: tuple[str, ...]
     precision: str
+    stripped: bool
     profiles: tuple[Ranges, ...]
     kept: tuple[str, ...]
     cost: float
@@ -118,6 +120,7 @@ def _record_from(value: Mapping[str, Any]) -> EngineRecord:
             {axis: _range(numbers) for axis, numbers in one.items()} for one in value["profiles"]
         ),
         "kept": tuple(value["kept"]),
+        "compatibility": tuple(value["compatibility"]),
         "parity": None
         if parity is None
         else EngineParity(**{**parity, "failures": tuple(parity["failures"])}),

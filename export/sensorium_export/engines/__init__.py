@@ -5,12 +5,13 @@ product (profiles, precisions, timing caches) is in its module; what is the same
 build, parity, the record, where it is published) is outside of it.
 
     BuildPlan ┐
-    GraphFile ┴▶ Product.build ─▶ bytes ─▶ Product.runner ─▶ parity ─▶ EngineRecord beside the engine
+    GraphFile ┴▶ Product.build ─▶ bytes ─▶ Product.runner ─▶ parity ─▶ EngineRecord
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +22,7 @@ from sensorium_export.seeded_inputs import Array
 from sensorium_server.engine_record import Ranges, Target
 
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
-"""Computes every output by its name, from the inputs by theirs; fp32 and int64 as in the contract."""
+"""Computes every output by its name, from the inputs by theirs; dtypes as in the contract."""
 
 Progress = Callable[[str, int, int], None]
 """Told the phase of a build, how many of its steps are done, and how many it has."""
@@ -35,12 +36,14 @@ def no_progress(_phase: str, _done: int, _steps: int) -> None:
 class GraphFile:
     """A published graph: its name in reports, its signature, and its ONNX file and weights.
 
-    `files` maps paths in the repository to their contents, the ONNX file first.
+    `files` maps paths in the repository to their contents, the ONNX file first; `sizes` gives the
+    number of every axis that the checkpoint fixes.
     """
 
     name: str
     signature: Signature
     files: Mapping[str, bytes]
+    sizes: Mapping[str, int]
 
     @property
     def path(self) -> str:
@@ -68,7 +71,7 @@ class BuildPlan:
     profiles: tuple[Ranges, ...]
     kept: frozenset[str] = field(default_factory=frozenset)
     compute_capability: str = ""
-    compatibility: str = "none"
+    compatibility: tuple[str, ...] = ()
     workspace_bytes: int = 0
     timing_cache: Path | None = None
     strip_weights: bool = False
@@ -96,8 +99,11 @@ class Product(Protocol):
     precisions: tuple[str, ...]
     """Those that it can build, from the closest to PyTorch to the furthest."""
 
-    def why_unavailable(self) -> str:
-        """Say why it cannot build on this machine and what to do about it; empty if it can."""
+    def why_unavailable(self, compute_capability: str = "") -> str:
+        """Say why it cannot build on this machine, for its device or for a GPU that is named.
+
+        Empty if it can; otherwise the message has the way out.
+        """
 
     def why_not_runnable(self) -> str:
         """Say why it cannot run an engine on this machine; empty if it can."""
@@ -130,8 +136,16 @@ PRODUCTS: Mapping[str, str] = {
 }
 """The place of every product, by its name: imported when it is asked for."""
 
-PROFILES: Mapping[str, str] = {"gpu": "tensorrt", "rtx": "tensorrt_rtx"}
-"""The product of every profile of `sensorium compile`."""
+
+class Profile(StrEnum):
+    """What `sensorium compile` is asked for."""
+
+    GPU = "gpu"
+    RTX = "rtx"
+
+
+PROFILES: Mapping[Profile, str] = {Profile.GPU: "tensorrt", Profile.RTX: "tensorrt_rtx"}
+"""The product of every profile."""
 
 
 def product_named(name: str) -> Product:
