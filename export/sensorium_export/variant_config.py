@@ -25,8 +25,11 @@ _CPU_ONLY = "precision"
 """Of a stage on a GPU the plan's record says in which precision it is."""
 
 
-def variants_of(config: ModelConfig) -> dict[str, ModelConfig]:
-    """Build the configs of a stage on a GPU from its config on the processor, by variant."""
+def variants_of(config: ModelConfig, profiles: int = 1) -> dict[str, ModelConfig]:
+    """Build the configs of a stage on a GPU from its config on the processor, by variant.
+
+    `profiles` says how many a plan of it has: the native backend uses those that it is told.
+    """
     kind = bare_name(config.name)
     if kind not in STAGES_ON_GPU:
         return {}
@@ -38,18 +41,20 @@ def variants_of(config: ModelConfig) -> dict[str, ModelConfig]:
             group.kind = ModelInstanceGroup.KIND_GPU
         own.parameters.pop(_CPU_ONLY, None)
         if kind in NETWORKS:
-            _put_on_tensorrt(own, native=variant == NATIVE_VARIANT)
+            _put_on_tensorrt(own, profiles, native=variant == NATIVE_VARIANT)
         made[variant] = own
     return made
 
 
-def _put_on_tensorrt(config: ModelConfig, *, native: bool) -> None:
+def _put_on_tensorrt(config: ModelConfig, profiles: int, *, native: bool) -> None:
     config.backend = "tensorrt"
     config.default_model_filename = PLAN_FILE
     if native:
         config.ClearField("parameters")
         for tensor in config.input:
             tensor.allow_ragged_batch = False
+        for group in config.instance_group:
+            group.profile[:] = map(str, range(profiles))
     else:
         config.parameters["FORCE_CPU_ONLY_INPUT_TENSORS"].string_value = "no"
 
