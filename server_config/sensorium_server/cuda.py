@@ -23,6 +23,8 @@ class CudaMemory:
     def __init__(self, size: int) -> None:
         self.pointer: int = called(cudart().cudaMalloc, size)
         called(cudart().cudaMemset, self.pointer, 0, size)
+        # Streams of our own do not wait for the one in which that happens.
+        called(cudart().cudaStreamSynchronize, 0)
 
     def __del__(self) -> None:
         if pointer := getattr(self, "pointer", 0):

@@ -87,6 +87,11 @@ class DeviceArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __getitem__(self, row: int) -> "DeviceArray":
+        """Return one element of the first axis; it is the same memory."""
+        pointer = self.pointer + row * self.row_bytes
+        return DeviceArray(pointer, self.shape[1:], self.dtype, self.device, self.owner)
+
     def rows(self, start: int, count: int) -> "DeviceArray":
         """Return a part along the first axis; it is the same memory."""
         pointer = self.pointer + start * self.row_bytes

@@ -165,7 +165,8 @@ def _engine_model(instance: Instance, device: Device | None) -> EngineModel:
     record = usable_plan(
         directory.parents[1], directory.parent.name, hardware(load()).runtime, file
     )
-    engine = TensorRtEngine(directory / file, record.product, device)
+    weights = (directory / file).with_suffix(".onnx") if record.stripped else None
+    engine = TensorRtEngine(directory / file, record.product, device, weights)
     engine.layout.check(instance.inputs, instance.outputs)
     return EngineModel(engine, device, instance.config)
 

@@ -17,8 +17,16 @@ from sensorium_server.engine_layout import EngineTensor, Layout, Profile, Shape
 class TensorRtEngine:
     """A loaded plan with its layout."""
 
-    def __init__(self, path: Path, product: str, device: CudaDevice) -> None:
+    def __init__(
+        self, path: Path, product: str, device: CudaDevice, weights: Path | None = None
+    ) -> None:
         """Load a plan.
+
+        Args:
+            path: Its file.
+            product: The package that made it: `tensorrt` or `tensorrt_rtx`.
+            device: Where it shall run.
+            weights: The ONNX file whose weights a plan without any takes.
 
         Raises:
             ConfigurationError: the product is not installed, or does not load it.
@@ -31,13 +39,24 @@ class TensorRtEngine:
             ) from error
         self._device = device
         # The runtime must outlive what it made.
-        self._runtime = self._api.Runtime(self._api.Logger(self._api.Logger.ERROR))
+        self._logger = self._api.Logger(self._api.Logger.ERROR)
+        self._runtime = self._api.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise ConfigurationError(
                 f"{product} does not load {path.name}. Compile it again on this machine."
             )
+        if weights is not None:
+            self._refit(weights)
         self.layout = self._layout()
+
+    def _refit(self, weights: Path) -> None:
+        refitter = self._api.Refitter(self._engine, self._logger)
+        parser = self._api.OnnxParserRefitter(refitter, self._logger)
+        if not parser.refit_from_file(str(weights)) or not refitter.refit_cuda_engine():
+            raise ConfigurationError(
+                f"the plan does not take the weights of {weights.name}. Compile it again."
+            )
 
     def context(self, profile: int) -> "TensorRtContext":
         """Make an execution context for a profile."""
