@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sensorium.errors import ConfigurationError
@@ -31,8 +32,10 @@ WHEEL_VARIANT = "gpu_wheel"
 """The configs for the packaged Triton, with the backend `tensorrt` of this package."""
 
 PLAN_FILE = "model.plan"
-PRODUCTS = ("tensorrt", "tensorrt_rtx")
-"""The packages that run a plan; each is the name of its product in the engines' records."""
+PRODUCTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+)
+"""Where the packages are that run a plan, by their names in the engines' records; best first."""
 
 NATIVE_LIBRARY = Path("backends", "tensorrt", "libtriton_tensorrt.so")
 _BACKEND = re.compile(r'^backend: "(\w+)"', re.MULTILINE)
@@ -97,11 +100,25 @@ def hardware(settings: Settings) -> Hardware:
     )
 
 
+def api_of(product: str) -> Any:  # noqa: ANN401 - a compiled module
+    """Return the package that runs a product's plans.
+
+    Raises:
+        ConfigurationError: it is not installed, or not whole.
+    """
+    for name in PRODUCTS[product]:
+        try:
+            return import_module(name)
+        except Exception:  # noqa: BLE001, S112 - its libraries fail to load in many ways
+            continue
+    raise ConfigurationError(f"{product} is not installed")
+
+
 def _version_of(product: str) -> str:
-    """Return a product's version; nothing where it is not installed, or not whole."""
+    """Return a product's version; nothing where it is not installed."""
     try:
-        return str(import_module(product).__version__)
-    except Exception:  # noqa: BLE001 - its libraries fail to load in many ways
+        return str(api_of(product).__version__)
+    except ConfigurationError:
         return ""
 
 
@@ -165,21 +182,28 @@ def _placement(repository: Path, model: str, backend: str, here: Hardware) -> Pl
 
 
 def usable_plan(
-    repository: Path, model: str, runtime: EngineRuntime, file: str = PLAN_FILE
+    repository: Path, model: str, runtime: EngineRuntime, version: str = "1"
 ) -> EngineRecord:
     """Return the record of a model's plan that may serve here.
 
     Raises:
         ConfigurationError: There is none; the message says why.
     """
-    path = f"{model}/1/{file}"
-    for records in sorted(repository.glob(f"*{ENGINES_SUFFIX}")):
-        for record in read_records(repository, records.name.removesuffix(ENGINES_SUFFIX)):
-            if record.file != path:
-                continue
-            if reasons := reasons_against(record, repository, runtime):
-                raise ConfigurationError(f"{path} is not used: {'; '.join(reasons)}")
+    directory = f"{model}/{version}"
+    records = [
+        record
+        for path in sorted(repository.glob(f"*{ENGINES_SUFFIX}"))
+        for record in read_records(repository, path.name.removesuffix(ENGINES_SUFFIX))
+        if record.file.startswith(f"{directory}/model.") and record.product in PRODUCTS
+    ]
+    refused = []
+    for record in sorted(records, key=lambda one: [*PRODUCTS].index(one.product)):
+        reasons = reasons_against(record, repository, runtime)
+        if not reasons:
             return record
-    if (repository / path).is_file():
-        raise ConfigurationError(f"{path} is not used: nothing is recorded of it")
-    raise ConfigurationError("it was not compiled; see: sensorium compile --help")
+        refused.append(f"{record.file} is not used: {'; '.join(reasons)}")
+    if not refused and (repository / directory / PLAN_FILE).is_file():
+        refused.append(f"{directory}/{PLAN_FILE} is not used: nothing is recorded of it")
+    raise ConfigurationError(
+        "; ".join(refused) or "it was not compiled; see: sensorium compile --help"
+    )

@@ -26,7 +26,7 @@ from sensorium_server.engine_layout import EngineTensor
 from sensorium_server.engine_runner import GRAPHS, Engine, EngineRunner, axes_of
 from sensorium_server.onnx_session import OnGpu
 from sensorium_server.onnxruntime_backend import OnnxModel, batcher_from, gpu_of, graph_from
-from sensorium_server.placement import PLAN_FILE, hardware, usable_plan
+from sensorium_server.placement import hardware, usable_plan
 from sensorium_server.settings import load
 from sensorium_server.stages import StageConfig
 from sensorium_server.tensorrt_engine import TensorRtEngine
@@ -161,12 +161,11 @@ def _engine_model(instance: Instance, device: Device | None) -> EngineModel:
     if not isinstance(device, CudaDevice):
         raise ConfigurationError("the instance is not on a GPU")
     directory = instance.config.directory
-    file = instance.default_filename or PLAN_FILE
-    record = usable_plan(
-        directory.parents[1], directory.parent.name, hardware(load()).runtime, file
-    )
-    weights = (directory / file).with_suffix(".onnx") if record.stripped else None
-    engine = TensorRtEngine(directory / file, record.product, device, weights)
+    root = directory.parents[1]
+    record = usable_plan(root, directory.parent.name, hardware(load()).runtime, directory.name)
+    path = root / record.file
+    weights = path.with_suffix(".onnx") if record.stripped else None
+    engine = TensorRtEngine(path, record.product, device, weights)
     engine.layout.check(instance.inputs, instance.outputs)
     return EngineModel(engine, device, instance.config)
 

@@ -3,7 +3,6 @@
 The two have the same interface as far as it is used here; the record of an engine says which.
 """
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from sensorium.errors import ConfigurationError, ServerError
 from sensorium_server.cuda import CudaDevice
 from sensorium_server.engine_layout import EngineTensor, Layout, Profile, Shape
+from sensorium_server.placement import api_of
 
 
 class TensorRtEngine:
@@ -24,19 +24,14 @@ class TensorRtEngine:
 
         Args:
             path: Its file.
-            product: The package that made it: `tensorrt` or `tensorrt_rtx`.
+            product: What made it: `tensorrt` or `tensorrt_rtx`.
             device: Where it shall run.
             weights: The ONNX file whose weights a plan without any takes.
 
         Raises:
             ConfigurationError: the product is not installed, or does not load it.
         """
-        try:
-            self._api: Any = import_module(product)
-        except ImportError as error:
-            raise ConfigurationError(
-                f"{product} is not installed; {path.name} cannot be loaded."
-            ) from error
+        self._api = api_of(product)
         self._device = device
         # The runtime must outlive what it made.
         self._logger = self._api.Logger(self._api.Logger.ERROR)

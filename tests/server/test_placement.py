@@ -54,7 +54,7 @@ def record(repository: Path) -> EngineRecord:
         product="tensorrt",
         version="11.4.0",
         target=Target(CARD.name, CARD.compute_capability, CARD.driver),
-        compatibility="none",
+        compatibility=(),
         precision="fp16",
         profiles=(),
         kept=(),
