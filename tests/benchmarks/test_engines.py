@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness.engine_report import markdown
 from harness.engine_way import OpenVino, PyTorch
 from harness.roofline import least_ms
-
 from sensorium.errors import ConfigurationError
 from sensorium_server.gpu import found_gpus
 
@@ -42,8 +42,8 @@ def test_every_way_is_measured_beside_the_baseline(results: dict[str, Any]) -> N
     for ways in tiny["batches"].values():
         assert ways.keys() == set(WAYS)
         assert ways[tiny["baseline"]]["over_baseline"]["median"] == 1
-        assert all(0 < one["matrix_fraction"] for one in ways.values())
-        assert all(0 < one["roofline_fraction"] for one in ways.values())
+        assert all(one["matrix_fraction"] > 0 for one in ways.values())
+        assert all(one["roofline_fraction"] > 0 for one in ways.values())
     assert results["roofline"]["flops"]["fp32"] > 0
     assert tiny["gflops"] > 0
 
