@@ -126,7 +126,7 @@ def onnx_from_files(files: Mapping[str, bytes]) -> onnx.ModelProto:
         start, length = int(place["offset"]), int(place["length"])
         tensor.raw_data = weights[0][start : start + length]
         del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
+        tensor.ClearField("data_location")
     return model
 
 

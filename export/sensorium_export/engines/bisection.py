@@ -2,8 +2,9 @@
 
 A node is guilty if the engine is only right with that node in fp32. With the nodes in the order of
 the graph, the shortest beginning that has to be in fp32 ends with a guilty node. Kept for good, it
-stands before the next search, until the guilty ones alone are enough. That takes a logarithm of the
-nodes for each of them.
+stands before the next search, until the guilty ones alone are enough. What overflows does so in a
+row: the next search begins beside the last guilty node, and goes on in growing steps. That takes a
+logarithm of the nodes for each guilty one at most, and two trials within a row.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ def kept_nodes(nodes: Sequence[str], attempt: Attempt[Trial], limit: int) -> Kep
     if trial is None:
         return None
     guilty: frozenset[str] = frozenset()
+    step = len(nodes)
     while best != guilty:
         suspects = [node for node in nodes if node not in guilty]
         # `guilty` with the first `high` suspects passes, with the first `low` it fails.
@@ -50,15 +52,16 @@ def kept_nodes(nodes: Sequence[str], attempt: Attempt[Trial], limit: int) -> Kep
         while high - low > 1:
             if trials == limit:
                 return Kept(best, trial, trials, is_least=False)
-            middle = (low + high) // 2
+            middle = max((low + high) // 2, high - step)
             kept = guilty.union(suspects[:middle])
             tried = attempt(kept)
             trials += 1
             if tried is None:
-                low = middle
+                low, step = middle, len(nodes)
             else:
-                high, best, trial = middle, kept, tried
+                high, best, trial, step = middle, kept, tried, 2 * step
         guilty |= {suspects[high - 1]}
+        step = 1
         if best != guilty:
             if trials == limit:
                 return Kept(best, trial, trials, is_least=False)

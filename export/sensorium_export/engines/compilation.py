@@ -160,7 +160,10 @@ class _Compiler:
         file = graph_file(options.repository, recipe, self.graph)
         plan = plan_for(self.graph, recipe, self.product, options)
         engine = self._adopted(file, plan) if options.adopt else self._built(file, plan)
-        if options.plan.compute_capability or self.product.why_not_runnable():
+        reason = self.product.why_not_runnable()
+        if options.adopt and reason:
+            raise ConfigurationError(f"its engine cannot be proven here: {reason}")
+        if options.plan.compute_capability or reason:
             return self._published(file, engine)
         expected = expectations(self.graph, self.source.model, recipe, plan.profiles)
         engine = self._judged(file, engine, expected)
