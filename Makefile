@@ -1,6 +1,6 @@
 # Two commands are enough: `make serve` and `make test`. The rest is for those who change things.
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint type bench train export verify tools image-test wheel clean
+.PHONY: help serve test test-gpu lint type bench train export verify tools image-test wheel clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,6 +14,9 @@ serve: $(VENV)/.server ## set up what serving needs (no torch) and serve the def
 
 test: $(VENV)/.dev ## set up everything and run all tests (arguments: ARGS="-k name")
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+test-gpu: $(VENV)/.dev ## run the tests that need an NVIDIA GPU
+	$(BIN)/pytest -m gpu $(ARGS)
 
 lint: $(VENV)/.dev ## check style and format (fix with: .venv/bin/ruff check --fix && .venv/bin/ruff format)
 	$(BIN)/ruff check

@@ -11,4 +11,5 @@ In the order in which a measurement meets them:
 - `rounds`: everything in turn, again and again.
 - `summary`, `report`, `plot`: medians and ratios, as a table and as a picture.
 - `machine`: where it was measured, and with which versions.
+- `subject`, `engine_way`, `engine_way_gpu`, `roofline`, `engine_report`: a network by every engine.
 """

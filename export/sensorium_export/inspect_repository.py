@@ -17,7 +17,7 @@ from sensorium_export.ensemble_check import ensemble_problems, types_of
 from sensorium_export.inspect_graphs import stage_graph_problems
 from sensorium_export.model_config import BACKENDS
 from sensorium_export.repository import CONFIG_FILE, files_beside_graphs
-from sensorium_export.repository_check import identity_problems, read_configs
+from sensorium_export.repository_check import gpu_problems, identity_problems, read_configs
 from sensorium_server import manifest as digests
 
 _IGNORED = ".gitkeep"
@@ -186,6 +186,7 @@ def _problems(
     # Those that the manifest lists are missed by it as well.
     yield from (f"{file} is missing" for file in sorted(missing - listed.keys()))
     yield from stage_graph_problems(repository, model, config)
+    yield from gpu_problems(repository, model, config)
 
 
 def _stage(repository: Path, model: str, config: ModelConfig, parity: Mapping[str, Any]) -> Stage:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from sensorium.contract import bare_name
 
 BLOCKS = (
-    ("name", "backend", "platform"),
+    ("name", "backend", "platform", "default_model_filename"),
     ("max_batch_size",),
     ("input",),
     ("output",),
@@ -68,6 +68,8 @@ _COMMENTS = {
     "ensemble_scheduling": "`key` is the stage's own tensor, `value` what this task calls it.",
     "instance_group": "One instance; a heavy encoder serves more with one for every core.",
 }
+_ON_GPU = "One instance on every GPU."
+_EQUALS = "Requests of equal length that queue up meanwhile run together."
 _PARAMETER_COMMENTS = {
     "image_size": "Side of the square picture, in pixels.",
     "resample": "The filter of the training run; another one gives other answers.",
@@ -145,6 +147,7 @@ _PARAMETER_COMMENTS = {
     "final_sigmas_type": "zero: the last step ends without noise. sigma_min: with the least.",
     "max_steps": "The most steps of one request.",
     "precision": "bf16: computed by OpenVINO. int8: the file is quantised. Else fp32.",
+    "FORCE_CPU_ONLY_INPUT_TENSORS": "no: what another stage left on the GPU stays there.",
     "intra_op_thread_count": "Threads of one session; throughput comes from batches.",
     "session.intra_op.allow_spinning": "0: waiting threads sleep, and leave the cores to others.",
 }
@@ -176,7 +179,18 @@ def _block(config: ModelConfig, fields: tuple[str, ...]) -> str:
         if field.name not in fields:
             alone.ClearField(field.name)
     comment = _COMMENTS.get(fields[0])
+    if any(group.kind == ModelInstanceGroup.KIND_GPU for group in alone.instance_group):
+        comment = _ON_GPU
+    if fields == ("dynamic_batching",) and _is_rigid(config):
+        comment = _EQUALS
     return (f"# {comment}\n" if comment else "") + _text(alone)
+
+
+def _is_rigid(config: ModelConfig) -> bool:
+    """Whether requests of unequal length would not meet in a batch."""
+    return config.backend == "tensorrt" and any(
+        -1 in tensor.dims and not tensor.allow_ragged_batch for tensor in config.input
+    )
 
 
 def _parameter(config: ModelConfig, key: str) -> str:

@@ -9,6 +9,7 @@ from sensorium_export.graphs import graphs_of
 from sensorium_export.model_config import BACKENDS, model_configs
 from sensorium_export.pbtxt import pbtxt_from_config
 from sensorium_export.recipe import Recipe
+from sensorium_export.variant_config import variants_of
 
 CONFIG_FILE = "config.pbtxt"
 TOKENIZER_FILE = "tokenizer.json"
@@ -54,6 +55,10 @@ def write_repository(
     for name, config in model_configs(recipe).items():
         inside(f"{name}/1").mkdir(parents=True)
         inside(f"{name}/{CONFIG_FILE}").write_text(pbtxt_from_config(config), encoding="utf-8")
+        for variant, own in variants_of(config, _profiles_of(name, recipe)).items():
+            written = inside(variant_file(name, variant))
+            written.parent.mkdir(exist_ok=True)
+            written.write_text(pbtxt_from_config(own), encoding="utf-8")
     for name in STAGE_MODULES.keys() & set(recipe.stages):
         text = MODEL_PY.format(module=STAGE_MODULES[name])
         inside(f"{name}/1/model.py").write_text(text, encoding="utf-8")
@@ -64,6 +69,19 @@ def write_repository(
     for name in recipe.tasks:
         # Triton wants a version directory in every model, git keeps no empty one.
         inside(f"{name}/1/.gitkeep").touch()
+
+
+def _profiles_of(stage: str, recipe: Recipe) -> int:
+    """Return how many optimization profiles a plan of a stage's first graph has."""
+    from sensorium_export.engines.profile import Limits, profiles_for  # noqa: PLC0415 - needs torch
+
+    own = [graph for graph in graphs_of(recipe) if graph.module == stage]
+    return len(profiles_for(own[0], recipe, Limits())) if own else 0
+
+
+def variant_file(model: str, variant: str) -> str:
+    """Return where a model's config of another name lies."""
+    return f"{model}/configs/{variant}.pbtxt"
 
 
 def artefacts_of(name: str, recipe: Recipe) -> tuple[str, ...]:

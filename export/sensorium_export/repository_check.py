@@ -21,7 +21,8 @@ from sensorium_export.model_config import (
     dims_of,
 )
 from sensorium_export.recipe import Recipe
-from sensorium_export.repository import CONFIG_FILE, artefacts_of
+from sensorium_export.repository import CONFIG_FILE, artefacts_of, variant_file
+from sensorium_export.variant_config import VARIANTS, variant_problems
 
 
 def check_repository(repository: Path, recipe: Recipe) -> None:
@@ -45,6 +46,7 @@ def repository_problems(repository: Path, recipe: Recipe) -> list[str]:
     for name, config in configs.items():
         problems += _model_problems(name, config, recipe)
         problems += _missing_files(repository, name, recipe)
+        problems += gpu_problems(repository, name, config)
         if bare_name(name) in recipe.tasks:
             problems += [f"{name}: {one}" for one in ensemble_problems(config, configs)]
     return problems
@@ -65,6 +67,21 @@ def read_configs(
         except ConfigurationError as error:
             problems.append(str(error))
     return configs, problems
+
+
+def gpu_problems(repository: Path, model: str, config: ModelConfig) -> Iterator[str]:
+    """Return what is wrong with a model's configs on a GPU; one that is not there is no problem."""
+    found = {}
+    for variant in VARIANTS:
+        source = variant_file(model, variant)
+        if not (repository / source).is_file():
+            continue
+        try:
+            text = (repository / source).read_text(encoding="utf-8")
+            found[variant] = config_from_pbtxt(text, source)
+        except ConfigurationError as error:
+            yield str(error)
+    yield from variant_problems(model, config, found)
 
 
 def identity_problems(model: str, config: ModelConfig) -> Iterator[str]:

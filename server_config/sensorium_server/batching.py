@@ -87,7 +87,7 @@ class Batcher:
     def _join_input(
         self, name: str, axes: Axes, parts: Sequence[NDArray[Any]], padded: Mapping[str, int]
     ) -> NDArray[Any]:
-        tail = _resized(parts[0].shape[1:], axes[1:], padded)
+        tail = resized(parts[0].shape[1:], axes[1:], padded)
         if all(part.shape[1:] == tail for part in parts):
             return parts[0] if len(parts) == 1 else np.concatenate(parts)
         rows = sum(len(part) for part in parts)
@@ -125,7 +125,8 @@ class Batcher:
         return parts
 
 
-def _resized(shape: Sequence[int], axes: Axes, sizes: Mapping[str, int]) -> tuple[int, ...]:
+def resized(shape: Sequence[int], axes: Axes, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """Return a shape with other sizes of the axes that are named."""
     return tuple(
         sizes.get(axis, size) if isinstance(axis, str) else size
         for axis, size in zip(axes, shape, strict=True)
@@ -133,7 +134,7 @@ def _resized(shape: Sequence[int], axes: Axes, sizes: Mapping[str, int]) -> tupl
 
 
 def _part(array: NDArray[Any], rows: slice, axes: Axes, sizes: Mapping[str, int]) -> NDArray[Any]:
-    tail = _resized(array.shape[1:], axes[1:], sizes)
+    tail = resized(array.shape[1:], axes[1:], sizes)
     if tail == array.shape[1:]:
         return array[rows]
     return np.ascontiguousarray(array[(rows, *map(slice, tail))])

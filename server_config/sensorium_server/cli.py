@@ -60,6 +60,8 @@ def _ready_line(server: Server, settings: Settings, *, as_json: bool) -> str:
     where = server.endpoints
     if as_json:
         facts = {"ready_s": round(server.ready_s, 3), **asdict(where), "tasks": tasks}
+        if server.placements:
+            facts["engines"] = {one.model: one.engine for one in server.placements}
         return json.dumps({**facts, "pid": server.pid}, ensure_ascii=False)
     return (
         f"ready in {server.ready_s:.1f} s · gRPC {where.grpc} · HTTP {where.http} · "

@@ -39,6 +39,7 @@ each request is sent through its response sender. So unary calls and plain ensem
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,14 @@ from tokenizers import Tokenizer
 
 from sensorium import contract
 from sensorium.errors import ConfigurationError, InvalidInputError, ServerError
+from sensorium_server.cuda import CudaDevice
 from sensorium_server.decoding import Array, Decoder
 from sensorium_server.decoding_loop import DecodingLoop, Job, Key, Text
+from sensorium_server.device import Device, DeviceArray, Part
+from sensorium_server.device_slots import BoundGraph, DeviceSlots
 from sensorium_server.generation import Generation, generation_from, overridden
-from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.onnx_provider import CUDA
+from sensorium_server.onnx_session import OnGpu, OnnxGraph
 from sensorium_server.recorder import Recorder
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.stages.text import load_tokenizer
@@ -67,39 +72,82 @@ Sender = Any
 """A `triton_python_backend_utils.InferenceResponseSender`; the module has no types."""
 
 _STEP = contract.DECODER_GRAPHS["step"]
+_STEP_INPUTS = [tensor.name for tensor in _STEP.inputs]
+_STEP_OUTPUTS = [tensor.name for tensor in _STEP.outputs]
 
 
-def decoder_from(config: StageConfig) -> Decoder[Key]:
-    """Load a model directory's two graphs."""
+def decoder_from(config: StageConfig, gpu: int | None = None) -> Decoder[Key]:
+    """Load a model directory's two graphs, on a GPU where ONNX Runtime has CUDA."""
     threads = config.integer("intra_op_thread_count", 1)
+    on_gpu = None if gpu is None else OnGpu(gpu)
     cross, step = (
         OnnxGraph(
             config.directory / f"{part}.onnx",
             threads=threads,
+            gpu=on_gpu,
             optimized=config.flag(f"optimized.{part}"),
         )
-        for part in ("cross", "step")
+        for part in contract.DECODER_GRAPHS
     )
+    if gpu is not None and step.provider == CUDA:
+        return device_decoder(config, cross, step, CudaDevice(gpu), "cuda")
     cross_output = contract.CROSS.name
-    step_inputs = [tensor.name for tensor in _STEP.inputs]
-    step_outputs = [tensor.name for tensor in _STEP.outputs]
 
     def run_cross(memory: Array) -> Array:
         return cross.run([cross_output], {contract.DECODER_MEMORY.name: memory})[cross_output]
 
     def run_step(*arrays: Array) -> tuple[Array, Array]:
-        results = step.run(step_outputs, dict(zip(step_inputs, arrays, strict=True)))
+        results = step.run(_STEP_OUTPUTS, dict(zip(_STEP_INPUTS, arrays, strict=True)))
         return results[contract.LOGITS.name], results[contract.PRESENT_KV.name]
 
-    _, layers, heads, _, width = step.inputs[contract.PAST_KV.name]
+    slots = config.integer("slots", 32)
+    return Decoder(run_cross, run_step, _cache_shape(step), generation_from(config, slots), slots)
+
+
+def device_decoder(
+    config: StageConfig, cross: OnnxGraph, step: OnnxGraph, device: Device, kind: str
+) -> Decoder[Key]:
+    """Make a decoder whose keys and values stay on a device.
+
+    Args:
+        config: The model's parameters.
+        cross: The graph of that name, loaded on the device.
+        step: Likewise.
+        device: Where they are.
+        kind: What ONNX Runtime calls it; see `BoundGraph`.
+    """
+    layers, heads, width = shape = _cache_shape(step)
+    bound_cross, bound_step = (BoundGraph(one.session, device, kind) for one in (cross, step))
+
+    def run_cross(memory: Array) -> DeviceArray:
+        rows, length, _ = memory.shape
+        given = {contract.DECODER_MEMORY.name: memory}
+        name = contract.CROSS.name
+        _, found = bound_cross.run(given, (), {name: (rows, layers, heads, length, width)})
+        return found[name]
+
+    def run_step(*arrays: Part) -> tuple[Array, DeviceArray]:
+        given = dict(zip(_STEP_INPUTS, arrays, strict=True))
+        name = contract.PRESENT_KV.name
+        (logits,), found = bound_step.run(
+            given, (contract.LOGITS.name,), {name: (len(arrays[0]), layers, heads, width)}
+        )
+        return logits, found[name]
+
     slots = config.integer("slots", 32)
     return Decoder(
         run_cross,
         run_step,
-        (_fixed(layers), _fixed(heads), _fixed(width)),
+        shape,
         generation_from(config, slots),
         slots,
+        make_slots=partial(DeviceSlots, device=device),
     )
+
+
+def _cache_shape(step: OnnxGraph) -> tuple[int, int, int]:
+    _, layers, heads, _, width = step.inputs[contract.PAST_KV.name]
+    return _fixed(layers), _fixed(heads), _fixed(width)
 
 
 def _fixed(axis: int | str | None) -> int:
@@ -135,7 +183,7 @@ class TritonPythonModel:
         self._tokenizer = load_tokenizer(
             config.directory / config.text("tokenizer", "tokenizer.json")
         )
-        decoder = decoder_from(config)
+        decoder = decoder_from(config, instance.gpu)
         self._generation, self._slots = decoder.generation, decoder.slots
         self._loop = DecodingLoop(
             decoder,

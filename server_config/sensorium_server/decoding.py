@@ -20,8 +20,11 @@ from sensorium_server.search import Moves, Search, SingleSearch, Step
 Array = NDArray[Any]
 Key = TypeVar("Key", bound=Hashable)
 
-CrossGraph = Callable[[Array], Array]
+CrossGraph = Callable[[Array], Any]
 """Memory [n,memory,width] to its keys and values, [n,kv_layers,heads,memory,head_dim]."""
+
+MakeSlots = Callable[[int, int, tuple[int, int, int]], Slots]
+"""From the number of slots, the most tokens, and [kv_layers,heads,head_dim]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Decoder(Generic[Key]):
         cache_shape: tuple[int, int, int],
         generation: Generation,
         slots: int,
+        *,
+        make_slots: MakeSlots = Slots,
     ) -> None:
         self.generation = generation
         """How rows are generated that say nothing else."""
@@ -65,7 +70,7 @@ class Decoder(Generic[Key]):
         self._step_graph = step
         # The last token is never fed: there is nothing after it.
         length = len(generation.prompt_ids) + generation.max_new_tokens - 1
-        self._slots = Slots(slots, length, cache_shape)
+        self._slots = make_slots(slots, length, cache_shape)
         self._owners: list[_Row[Key]] = []
 
     @property

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-StepGraph = Callable[[Array, Array, Array, Array, Array], tuple[Array, Array]]
-"""Token, position, past, cross and memory mask to logits and present; see the contract."""
+StepGraph = Callable[[Array, Array, Any, Any, Array], tuple[Array, Any]]
+"""Token, position, past, cross and memory mask to logits and present; see the contract.
+
+Past, cross and present may be on a device: see `device_slots.py`.
+"""
 
 
 class Slots:
@@ -32,12 +35,16 @@ class Slots:
 
     def take(self, token: int, cross: Array, mask: Array) -> int:
         """Fill the next slot; `cross` may be longer than the mask, which is the memory's length."""
+        slot = self._begin(token, mask)
+        self._cross[slot, :, :, : cross.shape[2]] = cross
+        return slot
+
+    def _begin(self, token: int, mask: Array) -> int:
         slot = self.used
         self.used += 1
         self.token[slot] = token
         self.position[slot] = 0
         self._memory[slot] = len(mask)
-        self._cross[slot, :, :, : cross.shape[2]] = cross
         self._mask[slot] = 0
         self._mask[slot, : len(mask)] = mask
         return slot

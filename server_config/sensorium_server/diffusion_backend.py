@@ -44,7 +44,7 @@ from sensorium.errors import (
     ServerError,
 )
 from sensorium_server.diffusion import Conditions, noise, pixels, sample
-from sensorium_server.onnx_session import OnnxGraph
+from sensorium_server.onnx_session import OnGpu, OnnxGraph
 from sensorium_server.recorder import Recorder, items_of
 from sensorium_server.schedules import Array, Schedule, schedule_from
 from sensorium_server.stages import StageConfig, Tensors
@@ -180,7 +180,7 @@ class Sampler:
         return self._graphs[name].run([output.name], inputs)[output.name]
 
 
-def sampler_from(config: StageConfig, *, on_gpu: bool = False) -> Sampler:
+def sampler_from(config: StageConfig, *, gpu: OnGpu | None = None) -> Sampler:
     """Load a model directory's graphs; for Triton, and for running in this process."""
     threads = config.integer("intra_op_thread_count", 1)
     limits = Limits(
@@ -191,7 +191,7 @@ def sampler_from(config: StageConfig, *, on_gpu: bool = False) -> Sampler:
     )
     latent = [name for name in contract.LATENT_GRAPHS if _file(config, name).is_file()]
     graphs = {
-        name: OnnxGraph(_file(config, name), threads=threads, on_gpu=on_gpu)
+        name: OnnxGraph(_file(config, name), threads=threads, gpu=gpu)
         for name in (*contract.DIFFUSION_GRAPHS, *latent)
     }
     return Sampler(graphs, schedule_from(config), limits)
@@ -240,7 +240,8 @@ class TritonPythonModel:
         instance = Instance.from_args(args)
         self._inputs = instance.inputs
         self._recorder = Recorder(instance.config.name, instance.version)
-        self._sampler = sampler_from(instance.config, on_gpu=instance.on_gpu)
+        gpu = None if instance.gpu is None else OnGpu(instance.gpu)
+        self._sampler = sampler_from(instance.config, gpu=gpu)
 
     def execute(self, requests: Sequence[Request]) -> None:
         """Answer the requests one after the other."""

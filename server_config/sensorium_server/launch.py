@@ -28,6 +28,7 @@ from sensorium.errors import ConfigurationError, ModelNotReadyError, ServerError
 from sensorium_server import manifest
 from sensorium_server.command import Ports, command, environment, reachable_host, reserve_ports
 from sensorium_server.drain import activity_of, await_quiet
+from sensorium_server.placement import Placement, placed
 from sensorium_server.process import TritonProcess
 from sensorium_server.runtime import runtime
 from sensorium_server.settings import Settings
@@ -66,6 +67,8 @@ class Server:
         self._restarts: deque[float] = deque()
         self._rollout: Rollout | None = None
         self.ready_s = 0.0
+        self.placements: tuple[Placement, ...] = ()
+        """What runs each stage, where a GPU was wished for."""
 
     def __enter__(self) -> Self:
         self.start()
@@ -106,6 +109,10 @@ class Server:
         """
         begin = time.monotonic()
         check_repository(self._settings.repository, self._log)
+        chosen = placed(self._settings)
+        self._settings, self.placements = chosen.settings, chosen.placements
+        for line in chosen.lines:
+            self._log(line)
         self._ports = reserve_ports(self._settings)
         self._telemetry.start(self._ports.service_metrics)
         try:
@@ -208,7 +215,7 @@ class Server:
 
     def _launch_once(self) -> None:
         """Start Triton and wait until it is ready; try a crash again."""
-        found = runtime(self._settings.cache_dir)
+        found = runtime(self._settings.cache_dir, self._settings.triton_dir)
         settings, flags = self._settings, self._rollout.flags if self._rollout else []
         if self._rollout is not None:
             served = {"repository": self._rollout.repository, "model_config_name": ""}

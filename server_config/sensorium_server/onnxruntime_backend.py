@@ -20,16 +20,18 @@ The model file is `default_model_filename`, else `model.onnx`.
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from sensorium.errors import InvalidInputError, ServerError
-from sensorium_server.batching import Batcher
-from sensorium_server.onnx_session import Graph, OnnxGraph
+from sensorium.errors import ServerError
+from sensorium_server.batched_model import BatchedModel, Parts
+from sensorium_server.batching import Axes, Batcher
+from sensorium_server.onnx_session import Graph, OnGpu, OnnxGraph
 from sensorium_server.openvino_graph import OpenVinoGraph
 from sensorium_server.recorder import Recorder, items_of
+from sensorium_server.settings import load
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.triton import Instance, Request, Response, failure, response, tensors_of
 
@@ -37,36 +39,51 @@ Value = TypeVar("Value")
 
 PRECISIONS = ("fp32", "bf16", "int8")
 ENGINES = ("onnxruntime", "openvino")
+TENSORRT_ACCELERATOR = "tensorrt"
 _BUCKETS = "buckets."
 _PAD_VALUE = "pad_value."
 _MASK = "mask."
 
 
-def graph_from(config: StageConfig, file: str = "model.onnx", *, on_gpu: bool = False) -> Graph:
-    """Load a model's graph, by the engine that its precision needs."""
+def graph_from(config: StageConfig, file: str = "model.onnx", *, gpu: OnGpu | None = None) -> Graph:
+    """Load a model's graph, by the engine that its precision needs, or on a GPU."""
     threads = config.integer("intra_op_thread_count", 1)
     precision = config.choice("precision", PRECISIONS, "fp32")
     path = config.directory / file
-    if precision == "bf16" or config.choice("engine", ENGINES, "onnxruntime") == "openvino":
+    by_openvino = config.choice("engine", ENGINES, "onnxruntime") == "openvino"
+    if gpu is None and (precision == "bf16" or by_openvino):
         return OpenVinoGraph(path, threads=threads, precision=precision)
     optimized = config.flag(f"optimized.{path.stem}")
-    return OnnxGraph(path, threads=threads, on_gpu=on_gpu, optimized=optimized)
+    return OnnxGraph(path, threads=threads, gpu=gpu, optimized=optimized)
 
 
-class OnnxModel:
-    """A graph that answers many requests by one run."""
+def gpu_of(instance: Instance) -> OnGpu | None:
+    """Return where on a GPU an instance's graphs run; None for the processor.
+
+    ONNX Runtime's TensorRT provider builds engines that nobody has proven, for minutes: it is used
+    where the config asks for it, as it would ask the native backend.
+    """
+    if instance.gpu is None:
+        return None
+    if TENSORRT_ACCELERATOR not in instance.accelerators:
+        return OnGpu(instance.gpu)
+    largest = max(instance.max_batch_size, 1)
+    sizes = {"batch": (1, largest, largest)}
+    for axis, buckets in _named(instance.config, _BUCKETS, instance.config.integers).items():
+        sizes[axis] = (1, buckets[len(buckets) // 2], buckets[-1])
+    cache = load().cache_dir.expanduser() / "onnxruntime-tensorrt"
+    cache.mkdir(parents=True, exist_ok=True)
+    return OnGpu(instance.gpu, sizes, cache)
+
+
+class OnnxModel(BatchedModel):
+    """A graph of ONNX Runtime or OpenVINO that answers many requests by one run."""
 
     def __init__(self, graph: Graph, config: StageConfig) -> None:
+        super().__init__(batcher_from(config, graph.inputs, graph.outputs))
         self._graph = graph
         self._name = config.name
         self._check_finite = config.flag("check_finite")
-        self._batcher = Batcher(
-            graph.inputs,
-            graph.outputs,
-            buckets=_named(config, _BUCKETS, config.integers),
-            pad_values=_named(config, _PAD_VALUE, config.number),
-            masks=_named(config, _MASK, config.text),
-        )
 
     def warm_up(self) -> None:
         """Run once on the shortest batch.
@@ -76,51 +93,13 @@ class OnnxModel:
         """
         self._check(self._graph.warm_up(self._batcher.padded_sizes([])))
 
-    def answer(
-        self, requests: Sequence[Tensors], wanted: Sequence[Collection[str]]
-    ) -> list[Tensors | Exception]:
-        """Return each request's outputs, or what went wrong with it.
-
-        `wanted` names the outputs that each request asks for; others are computed for nobody.
-        """
-        answers: dict[int, Tensors | Exception] = {}
-        sizes: dict[int, Mapping[str, int]] = {}
-        for index, request in enumerate(requests):
-            try:
-                sizes[index] = self._batcher.sizes(request)
-            except InvalidInputError as error:
-                answers[index] = error
-        sound = list(sizes)
-        for group in self._batcher.groups(list(sizes.values())):
-            members = [sound[position] for position in group]
-            names = set().union(*(wanted[index] for index in members))
-            answers |= zip(
-                members,
-                self._run(
-                    [requests[index] for index in members],
-                    [sizes[index] for index in members],
-                    [name for name in self._graph.outputs if name in names],
-                ),
-                strict=True,
-            )
-        return [answers[index] for index in range(len(requests))]
-
-    def _run(
-        self, requests: Sequence[Tensors], sizes: Sequence[Mapping[str, int]], names: list[str]
-    ) -> Sequence[Tensors | Exception]:
-        """Run a batch; when it fails, run its members alone to find the guilty one."""
-        try:
-            results = self._graph.run(names, self._batcher.join(requests, sizes))
-            self._check(results)
-            rows = [len(next(iter(request.values()))) for request in requests]
-            return self._batcher.split(results, rows, sizes)
-        except Exception as error:  # noqa: BLE001 - each request is told on its own
-            if len(requests) == 1:
-                return [error]
-        return [
-            self._run([request], [size], names)[0]
-            for request, size in zip(requests, sizes, strict=True)
-        ]
+    def _computed(
+        self, requests: Sequence[Parts], sizes: Sequence[Mapping[str, int]], names: list[str]
+    ) -> Sequence[Parts]:
+        results = self._graph.run(names, self._batcher.join(requests, sizes))
+        self._check(results)
+        rows = [len(next(iter(request.values()))) for request in requests]
+        return self._batcher.split(results, rows, sizes)
 
     def _check(self, results: Tensors) -> None:
         """Refuse what is no number, of an engine that is new here."""
@@ -133,6 +112,19 @@ class OnnxModel:
         ]
         if wrong:
             raise ServerError(f"{self._name} put out NaN or infinity in {', '.join(wrong)}")
+
+
+def batcher_from(
+    config: StageConfig, inputs: Mapping[str, Axes], outputs: Mapping[str, Axes]
+) -> Batcher:
+    """Return what joins and splits a model's batches, by its parameters."""
+    return Batcher(
+        inputs,
+        outputs,
+        buckets=_named(config, _BUCKETS, config.integers),
+        pad_values=_named(config, _PAD_VALUE, config.number),
+        masks=_named(config, _MASK, config.text),
+    )
 
 
 def _named(config: StageConfig, prefix: str, read: Callable[[str], Value]) -> dict[str, Value]:
@@ -158,9 +150,7 @@ class TritonPythonModel:
         """Load the graph and run it once."""
         instance = Instance.from_args(args)
         config = instance.config
-        graph = graph_from(
-            config, instance.default_filename or "model.onnx", on_gpu=instance.on_gpu
-        )
+        graph = graph_from(config, instance.default_filename or "model.onnx", gpu=gpu_of(instance))
         self._inputs = tuple(graph.inputs)
         self._recorder = Recorder(config.name, instance.version)
         self._model = OnnxModel(graph, config)

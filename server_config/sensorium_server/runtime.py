@@ -22,7 +22,7 @@ from sensorium.errors import ConfigurationError
 DISTRIBUTION = "nvidia-pytriton"
 STUB = "triton_python_backend_stub"
 INSTALL = "Install it with: pip install 'sensorium[server]'"
-OWN_BACKENDS = ("onnxruntime", "decoder", "diffusion")
+OWN_BACKENDS = ("onnxruntime", "tensorrt", "decoder", "diffusion")
 _PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _FIRST_BAD_NUMPY = 2
 
@@ -38,22 +38,38 @@ class Runtime:
     """Directories of shared libraries, as in `LD_LIBRARY_PATH`."""
 
 
-def runtime(cache_dir: Path) -> Runtime:
-    """Find the packaged Triton and assemble its backends.
+def runtime(cache_dir: Path, installed: Path | None = None) -> Runtime:
+    """Find the packaged Triton, or take an installed one, and assemble its backends.
+
+    Args:
+        cache_dir: Where the directory of backends is put together.
+        installed: The directory of an installed Triton, such as /opt/tritonserver.
 
     Raises:
         ConfigurationError: something is missing or does not fit; the message says what to install.
     """
     _check_numpy()
-    package = _package()
-    triton = package / "tritonserver"
-    libraries = [_python_libraries(), package.parent / "nvidia_pytriton.libs"]
+    triton = _package() / "tritonserver" if installed is None else _checked(installed)
+    libraries = [_python_libraries()]
+    if installed is None:
+        libraries.append(triton.parents[1] / "nvidia_pytriton.libs")
+    else:
+        libraries.append(triton / "lib")
     return Runtime(
         binary=triton / "bin" / "tritonserver",
         backends=_assemble(triton, cache_dir.expanduser().absolute()),
         caches=triton / "caches",
         library_path=os.pathsep.join(str(path) for path in libraries if path is not None),
     )
+
+
+def _checked(installed: Path) -> Path:
+    if not (installed / "bin" / "tritonserver").is_file():
+        raise ConfigurationError(
+            f"triton_dir = {installed} holds no bin/tritonserver. Name the directory of an "
+            f"installed Triton, or leave the setting out to use the packaged one."
+        )
+    return installed
 
 
 def _check_numpy() -> None:
@@ -104,21 +120,21 @@ def _own_backends() -> Path:
 
 
 def _assemble(triton: Path, cache_dir: Path) -> Path:
-    """Copy the Python backend, the stub for this Python and our backends into one directory."""
-    stub = triton / "python_backend_stubs" / _PYTHON_VERSION / STUB
-    if not stub.is_file():
-        known = sorted(path.name for path in stub.parents[1].iterdir())
-        raise ConfigurationError(
-            f"{DISTRIBUTION} has no stub for Python {_PYTHON_VERSION}, only for "
-            f"{', '.join(known)}. Use one of these."
-        )
+    """Copy the Python backend, the stub for this Python and our backends into one directory.
+
+    Where Triton comes with its own TensorRT backend, that one takes the place of ours.
+    """
     sources = {
         Path("python", "libtriton_python.so"): triton / "backends/python/libtriton_python.so",
         Path("python", "triton_python_backend_utils.py"): triton
         / "backends/python/triton_python_backend_utils.py",
-        Path("python", STUB): stub,
+        Path("python", STUB): _stub(triton),
         **{Path(name, "model.py"): _own_backends() / name / "model.py" for name in OWN_BACKENDS},
     }
+    native = triton / "backends" / "tensorrt" / "libtriton_tensorrt.so"
+    if native.is_file():
+        del sources[Path("tensorrt", "model.py")]
+        sources[Path("tensorrt", native.name)] = native
     target = cache_dir / f"backends-{_fingerprint(sources)}"
     if not target.is_dir():
         try:
@@ -129,6 +145,26 @@ def _assemble(triton: Path, cache_dir: Path) -> Path:
                 f"are put together there; name another directory with --cache-dir."
             ) from error
     return target
+
+
+def _stub(triton: Path) -> Path:
+    """Return the stub for this Python; an installed Triton has one only, for its system's Python.
+
+    Raises:
+        ConfigurationError: there is none for this Python.
+    """
+    own = triton / "backends" / "python" / STUB
+    packaged = triton / "python_backend_stubs"
+    if not packaged.is_dir() and own.is_file():
+        return own
+    stub = packaged / _PYTHON_VERSION / STUB
+    if not stub.is_file():
+        known = sorted(path.name for path in packaged.glob("*"))
+        raise ConfigurationError(
+            f"{DISTRIBUTION} has no stub for Python {_PYTHON_VERSION}, only for "
+            f"{', '.join(known)}. Use one of these."
+        )
+    return stub
 
 
 def _fingerprint(sources: dict[Path, Path]) -> str:

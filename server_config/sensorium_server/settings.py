@@ -59,6 +59,12 @@ class Settings(BaseSettings):
     model_config_name: str = Field(
         "", description="Use configs/NAME.pbtxt where a model has one, else config.pbtxt."
     )
+    device: Literal["cpu", "gpu"] = Field(
+        "cpu", description="gpu: use the GPU where there is one, by the fastest that is there."
+    )
+    triton_dir: Path | None = Field(
+        None, description="An installed Triton, as in NVIDIA's container; else the packaged one."
+    )
     max_image_bytes: int = Field(20_000_000, gt=0, description="Largest image file, bytes.")
     max_image_pixels: int = Field(
         40_000_000, gt=0, le=_PILLOW_MAX_PIXELS, description="Largest image, pixels."

@@ -45,12 +45,19 @@ _CODES: Mapping[type[SensoriumError], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One instance of a model, as Triton describes it to `initialize`."""
+    """One instance of a model, as Triton describes it to `initialize`.
+
+    `gpu` is the number of the GPU that it shall run on, None for the processor; `accelerators` are
+    the config's `gpu_execution_accelerator`, by name.
+    """
 
     config: StageConfig
     inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     default_filename: str
-    on_gpu: bool
+    max_batch_size: int
+    gpu: int | None
+    accelerators: tuple[str, ...]
 
     @property
     def version(self) -> int:
@@ -65,11 +72,18 @@ class Instance:
             key: value["string_value"] for key, value in model.get("parameters", {}).items()
         }
         directory = Path(args["model_repository"]) / args["model_version"]
+        accelerators = model.get("optimization", {}).get("execution_accelerators", {})
+        is_on_gpu = args["model_instance_kind"] == "GPU"
         return cls(
             config=StageConfig(args["model_name"], directory, parameters),
             inputs=tuple(tensor["name"] for tensor in model["input"]),
+            outputs=tuple(tensor["name"] for tensor in model["output"]),
             default_filename=model.get("default_model_filename", ""),
-            on_gpu=args["model_instance_kind"] == "GPU",
+            max_batch_size=int(model.get("max_batch_size", 0)),
+            gpu=int(args["model_instance_device_id"]) if is_on_gpu else None,
+            accelerators=tuple(
+                one["name"] for one in accelerators.get("gpu_execution_accelerator", ())
+            ),
         )
 
 

@@ -219,3 +219,14 @@ def test_inspection_needs_no_torch(repository: Path) -> None:
         "assert not {'torch', 'transformers', 'matplotlib'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code, str(repository)], check=True, capture_output=True)
+
+
+def test_it_says_what_would_run_on_a_gpu(repository: Path) -> None:
+    """`--gpu` names an engine for every stage that has graphs, and why it is not a faster one."""
+    told = json.loads(run(repository, "--gpu", "--json").stdout)
+    shown = run(repository, "--gpu").stdout
+
+    assert {one["model"] for one in told["engines"]} == {
+        path.parents[1].name for path in repository.glob("*/configs/gpu_wheel.pbtxt")
+    }
+    assert all(one["engine"] in shown for one in told["engines"])

@@ -230,6 +230,25 @@ def clip(path: Path, seed: int = 0) -> Path:
 
 def clip_vit_b32(path: Path, seed: int = 0) -> Path:
     """Write a CLIP ViT-B/32 of random weights: 151 million parameters."""
+    return _clip_of_size(path, seed, {}, {})
+
+
+def clip_vit_l14(path: Path, seed: int = 0) -> Path:
+    """Write a CLIP ViT-L/14 of random weights: 428 million parameters."""
+    width = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+    vision = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+    }
+    return _clip_of_size(path, seed, width, vision, projection_dim=768)
+
+
+def _clip_of_size(
+    path: Path, seed: int, text: dict[str, int], vision: dict[str, int], **both: int
+) -> Path:
     clip(path, seed)
     config = CLIPConfig.from_pretrained(path)
     ids = {
@@ -239,4 +258,5 @@ def clip_vit_b32(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     size = {"height": 224, "width": 224}
     processor = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=size)
-    return saved(path, CLIPModel(CLIPConfig(text_config=ids)), processor)
+    large = CLIPConfig(text_config=ids | text, vision_config=vision, **both)
+    return saved(path, CLIPModel(large), processor)

@@ -65,6 +65,19 @@ class FakeTensor:
         """Return the array."""
         return self.array
 
+    def is_cpu(self) -> bool:
+        """Tell whether it is on the host."""
+        return isinstance(self.array, np.ndarray)
+
+    def to_dlpack(self) -> Any:  # noqa: ANN401 - a capsule
+        """Hand the array over."""
+        return self.array.__dlpack__()
+
+    @classmethod
+    def from_dlpack(cls, name: str, array: Any) -> "FakeTensor":  # noqa: ANN401 - as in the stub
+        """Take an array over."""
+        return cls(name, array)
+
 
 @dataclass
 class FakeRequest:
@@ -138,11 +151,14 @@ class FakeResponse:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Put a stand-in of `triton_python_backend_utils` into place."""
+    logged: list[str] = []
     module = SimpleNamespace(
         Tensor=FakeTensor,
         InferenceResponse=FakeResponse,
         TritonError=FakeTritonError,
         TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
+        Logger=SimpleNamespace(log_warn=logged.append),
+        logged=logged,
         get_input_tensor_by_name=lambda request, name: FakeTensor(name, request.tensors[name]),
         Request=FakeRequest,
     )
@@ -157,6 +173,7 @@ def triton_args() -> Callable[[Path, str], dict[str, str]]:
     def make(repository: Path, model: str) -> dict[str, str]:
         config = {
             "input": [{"name": tensor.name} for tensor in STAGES[model].inputs],
+            "output": [{"name": tensor.name} for tensor in STAGES[model].outputs],
             "default_model_filename": "",
             "parameters": {
                 key: {"string_value": str(value)}

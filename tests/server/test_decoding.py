@@ -7,18 +7,23 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.server import toy
+from tests.server.host_device import HostDevice
 
-from sensorium_server.decoder_backend import decoder_from
+from sensorium_server.decoder_backend import decoder_from, device_decoder
 from sensorium_server.decoding import Decoder, Generated
 from sensorium_server.generation import Generation
 from sensorium_server.onnx_session import OnnxGraph
 from sensorium_server.stages import StageConfig
 
 
-def decoder(repository: Path, slots: int = 4) -> Decoder[Any]:
-    """Return the toy's decoder."""
+def decoder(repository: Path, slots: int = 4, *, on_device: bool = False) -> Decoder[Any]:
+    """Return the toy's decoder, with its cache on a device if wished."""
     parameters = {"bos_id": "2", "eos_id": "3", "max_new_tokens": "12", "slots": str(slots)}
-    return decoder_from(StageConfig("text_decoder", repository / "text_decoder/1", parameters))
+    config = StageConfig("text_decoder", repository / "text_decoder/1", parameters)
+    if not on_device:
+        return decoder_from(config)
+    cross, step = (OnnxGraph(config.directory / f"{name}.onnx") for name in ("cross", "step"))
+    return device_decoder(config, cross, step, HostDevice(), "cpu")
 
 
 def memory(seed: int, length: int) -> tuple[Any, Any]:
@@ -77,6 +82,7 @@ def test_one_row_equals_the_reference(toy_repository: Path) -> None:
     assert result.score == pytest.approx(score, rel=1e-4)
 
 
+@pytest.mark.parametrize("on_device", [False, True])
 @hypothesis_settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -85,10 +91,10 @@ def test_one_row_equals_the_reference(toy_repository: Path) -> None:
     pace=st.integers(1, 4),
 )
 def test_company_changes_nothing(
-    toy_repository: Path, rows: list[tuple[int, int]], pace: int
+    toy_repository: Path, rows: list[tuple[int, int]], pace: int, *, on_device: bool
 ) -> None:
     """Rows that join and leave at different steps get what each would get alone."""
-    running = decoder(toy_repository, slots=3)
+    running = decoder(toy_repository, slots=3, on_device=on_device)
     waiting = {index: memory(seed, length) for index, (seed, length) in enumerate(rows)}
     expected = {index: reference(toy_repository, *row) for index, row in waiting.items()}
     ended: dict[Any, Generated[Any]] = {}
@@ -104,6 +110,38 @@ def test_company_changes_nothing(
     }
     for index, (_, score) in expected.items():
         assert ended[index].score == pytest.approx(score, rel=1e-3)
+
+
+def test_beams_on_a_device(toy_repository: Path) -> None:
+    """Beams that follow one another in a cache on a device find what they find on the host."""
+    wishes = [Generation((2,), (3,), 9, num_beams=beams) for beams in (3, 1, 2)]
+    pairs = [memory(seed, length) for seed, length in ((1, 4), (2, 7), (3, 2))]
+    found = []
+    for on_device in (False, True):
+        running = decoder(toy_repository, slots=8, on_device=on_device)
+        running.join([0], [pairs[0][0]], [pairs[0][1]], wishes[:1])
+        first = running.step()
+        rest = pairs[1:]
+        running.join([1, 2], [one[0] for one in rest], [one[1] for one in rest], wishes[1:])
+        found.append({one.key: one for one in first} | finish(running))
+
+    host, device = found
+    assert {key: one.tokens for key, one in device.items()} == {
+        key: one.tokens for key, one in host.items()
+    }
+    assert all(device[key].score == pytest.approx(host[key].score, rel=1e-4) for key in host)
+
+
+def test_numbers_that_are_none_leave_the_device(toy_repository: Path) -> None:
+    """A row with NaN ends with a NaN score, and the next one in its slot is well."""
+    running = decoder(toy_repository, slots=1, on_device=True)
+    made, mask = memory(5, 3)
+    running.join(["sick"], [made * np.nan], [mask])
+    (result,) = running.step()
+    running.join(["well"], [made], [mask])
+
+    assert np.isnan(result.score)
+    assert finish(running)["well"].tokens == reference(toy_repository, made, mask)[0]
 
 
 def test_toy_answers_differ(toy_repository: Path) -> None:

@@ -77,3 +77,29 @@ def test_missing_libpython_is_an_instruction(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(ConfigurationError, match=r"libpython3.99.so.1.0 is not on this machine"):
         module._python_libraries()
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_installed_triton_keeps_its_own_tensorrt(tmp_path: Path, *, native: bool) -> None:
+    """Of an installed Triton come binary, Python backend and stub, and TensorRT if it has that."""
+    triton = tmp_path / "triton"
+    files = ["bin/tritonserver", f"backends/python/{STUB}"]
+    files += ["backends/python/libtriton_python.so"]
+    files += ["backends/python/triton_python_backend_utils.py"]
+    files += ["backends/tensorrt/libtriton_tensorrt.so"] if native else []
+    for name in files:
+        (triton / name).parent.mkdir(parents=True, exist_ok=True)
+        (triton / name).write_text("")
+
+    found = runtime(tmp_path / "cache", triton)
+
+    assert found.binary == triton / "bin/tritonserver"
+    assert (found.backends / "tensorrt/libtriton_tensorrt.so").is_file() == native
+    assert (found.backends / "tensorrt/model.py").is_file() != native
+    assert (found.backends / "onnxruntime/model.py").is_file()
+
+
+def test_directory_without_triton_is_refused(tmp_path: Path) -> None:
+    """A directory that holds no Triton is named with the way out."""
+    with pytest.raises(ConfigurationError, match="holds no bin/tritonserver"):
+        runtime(tmp_path, tmp_path)

@@ -1,0 +1,3 @@
+from sensorium_server.tensorrt_backend import TritonPythonModel
+
+__all__ = ["TritonPythonModel"]

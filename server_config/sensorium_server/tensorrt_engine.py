@@ -1,0 +1,114 @@
+"""A plan of TensorRT or TensorRT-RTX, loaded on a GPU: the only calls of either in the server.
+
+The two have the same interface as far as it is used here; the record of an engine says which.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sensorium.errors import ConfigurationError, ServerError
+from sensorium_server.cuda import CudaDevice
+from sensorium_server.engine_layout import EngineTensor, Layout, Profile, Shape
+from sensorium_server.placement import api_of
+
+
+class TensorRtEngine:
+    """A loaded plan with its layout."""
+
+    def __init__(
+        self, path: Path, product: str, device: CudaDevice, weights: Path | None = None
+    ) -> None:
+        """Load a plan.
+
+        Args:
+            path: Its file.
+            product: What made it: `tensorrt` or `tensorrt_rtx`.
+            device: Where it shall run.
+            weights: The ONNX file whose weights a plan without any takes.
+
+        Raises:
+            ConfigurationError: the product is not installed, or does not load it.
+        """
+        self._api = api_of(product)
+        self._device = device
+        # The runtime must outlive what it made.
+        self._logger = self._api.Logger(self._api.Logger.ERROR)
+        self._runtime = self._api.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise ConfigurationError(
+                f"{product} does not load {path.name}. Compile it again on this machine."
+            )
+        if weights is not None:
+            self._refit(weights)
+        self.layout = self._layout()
+
+    def _refit(self, weights: Path) -> None:
+        refitter = self._api.Refitter(self._engine, self._logger)
+        parser = self._api.OnnxParserRefitter(refitter, self._logger)
+        if not parser.refit_from_file(str(weights)) or not refitter.refit_cuda_engine():
+            raise ConfigurationError(
+                f"the plan does not take the weights of {weights.name}. Compile it again."
+            )
+
+    def context(self, profile: int) -> "TensorRtContext":
+        """Make an execution context for a profile."""
+        made = self._engine.create_execution_context()
+        if made is None or not made.set_optimization_profile_async(profile, self._device.stream):
+            raise ServerError(f"no execution context for profile {profile}: is the GPU full?")
+        self._device.synchronize()
+        return TensorRtContext(made, self._device.stream)
+
+    def _layout(self) -> Layout:
+        engine = self._engine
+        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        tensors = tuple(
+            EngineTensor(
+                name,
+                engine.get_tensor_mode(name) == self._api.TensorIOMode.INPUT,
+                np.dtype(self._api.nptype(engine.get_tensor_dtype(name))),
+                tuple(engine.get_tensor_shape(name)),
+            )
+            for name in names
+        )
+        inputs = [tensor.name for tensor in tensors if tensor.is_input]
+        profiles = []
+        for number in range(engine.num_optimization_profiles):
+            corners = {name: engine.get_tensor_profile_shape(name, number) for name in inputs}
+            profiles.append(
+                Profile(
+                    {name: tuple(least) for name, (least, _, _) in corners.items()},
+                    {name: tuple(greatest) for name, (_, _, greatest) in corners.items()},
+                )
+            )
+        return Layout(tensors, tuple(profiles))
+
+
+class TensorRtContext:
+    """An execution context: one profile of an engine, ready to run."""
+
+    def __init__(self, context: Any, stream: int) -> None:  # noqa: ANN401 - TensorRT's own
+        self._context, self._stream = context, stream
+
+    def bind(self, name: str, pointer: int) -> None:
+        """Say where a tensor lies."""
+        self._context.set_tensor_address(name, pointer)
+
+    def resize(self, name: str, shape: Shape) -> None:
+        """Say an input's shape."""
+        if not self._context.set_input_shape(name, shape):
+            raise ServerError(f"the engine refuses {name} {list(shape)}")
+
+    def shape(self, name: str) -> Shape:
+        """Return an output's shape, by the inputs' shapes."""
+        found = tuple(self._context.get_tensor_shape(name))
+        if any(size < 0 for size in found):
+            raise ServerError(f"the shape of {name} depends on its values: {list(found)}")
+        return found
+
+    def enqueue(self) -> None:
+        """Queue a run on the device's stream."""
+        if not self._context.execute_async_v3(self._stream):
+            raise ServerError("the engine refuses to run; see Triton's log")
