@@ -12,6 +12,7 @@ import typer
 from sensorium.errors import ConfigurationError
 from sensorium_server.gate import WAY_OUT, check_verified
 from sensorium_server.launch import Server, tasks_of
+from sensorium_server.replica_set import ReplicaSet
 from sensorium_server.settings import Settings, flag_name, load
 
 MISUSED = 2
@@ -20,23 +21,38 @@ MISUSED = 2
 def serve(*, as_json: bool, **flags: object) -> None:
     """Serve a model repository with Triton until SIGTERM or Ctrl-C, then drain and end.
 
-    A flag beats SENSORIUM_<NAME> in the environment, which beats the profile.
+    A flag beats SENSORIUM_<NAME> in the environment, which beats the profile. With a balancer,
+    SIGHUP restarts the replicas one after the other.
     """
     try:
         settings = load(flags)
         _check_verified(settings)
+        server = _server_of(settings)
     except ConfigurationError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(MISUSED) from error
-    server = Server(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.request_stop())
+    if isinstance(server, ReplicaSet):
+        signal.signal(signal.SIGHUP, lambda *_: server.request_restart())
     typer.echo(f"starting Triton on {settings.repository} …", err=True)
     with server:
         typer.echo(_ready_line(server, settings, as_json=as_json))
         sys.stdout.flush()
         server.wait()
     typer.echo("drained and stopped", err=True)
+
+
+def _server_of(settings: Settings) -> Server | ReplicaSet:
+    """Return one Triton, or several behind a balancer."""
+    if settings.balancer:
+        return ReplicaSet(settings, check=lambda: _check_verified(settings))
+    if settings.replicas > 1:
+        raise ConfigurationError(
+            f"replicas = {settings.replicas} needs something that spreads requests over them. "
+            f"Add --balancer envoy, or start {settings.replicas} times with ports of their own."
+        )
+    return Server(settings)
 
 
 def _check_verified(settings: Settings) -> None:
@@ -49,15 +65,19 @@ def _check_verified(settings: Settings) -> None:
         typer.echo(f"warning: {str(error).rpartition(WAY_OUT)[0].rstrip()}", err=True)
 
 
-def _ready_line(server: Server, settings: Settings, *, as_json: bool) -> str:
+def _ready_line(server: Server | ReplicaSet, settings: Settings, *, as_json: bool) -> str:
     tasks = tasks_of(settings.repository)
     where = server.endpoints
+    replicas = server.replicas if isinstance(server, ReplicaSet) else []
     if as_json:
         facts = {"ready_s": round(server.ready_s, 3), **asdict(where), "tasks": tasks}
-        return json.dumps({**facts, "pid": server.pid}, ensure_ascii=False)
+        each = [{**asdict(replica.endpoints), "pid": replica.pid} for replica in replicas]
+        more = {"replicas": each} if replicas else {}
+        return json.dumps({**facts, "pid": server.pid, **more}, ensure_ascii=False)
+    behind = "".join(f" · {each.name} metrics {each.endpoints.metrics}" for each in replicas)
     return (
         f"ready in {server.ready_s:.1f} s · gRPC {where.grpc} · HTTP {where.http} · "
-        f"metrics {where.metrics} · tasks: {', '.join(tasks) or 'none'}"
+        f"metrics {where.metrics}{behind} · tasks: {', '.join(tasks) or 'none'}"
     )
 
 

@@ -37,7 +37,7 @@ def command(settings: Settings, runtime: Runtime, ports: Ports) -> list[str]:
         "http-thread-count": settings.http_threads,
         "grpc-address": settings.host,
         "grpc-port": ports.grpc,
-        "metrics-address": settings.host,
+        "metrics-address": settings.metrics_address or settings.host,
         "metrics-port": ports.metrics,
         "allow-gpu-metrics": _bool(settings.gpu_metrics),
         "metrics-config": "summary_latencies=false",
@@ -63,8 +63,8 @@ def _bool(value: bool) -> str:  # noqa: FBT001 - it is what this is about
     return "true" if value else "false"
 
 
-def _tls_flags(settings: Settings) -> Iterator[str]:
-    """Yield the flags of an encrypted gRPC port.
+def tls_files(settings: Settings) -> dict[str, Path]:
+    """Return the files of an encrypted gRPC port by the names of their settings, none without TLS.
 
     Raises:
         ConfigurationError: a file is missing, or certificate and key do not come together.
@@ -75,15 +75,20 @@ def _tls_flags(settings: Settings) -> Iterator[str]:
         "grpc_tls_client_ca": settings.grpc_tls_client_ca,
     }
     given = {name: path for name, path in files.items() if path is not None}
-    if not given:
-        return
-    if not {"grpc_tls_cert", "grpc_tls_key"} <= set(given):
+    if given and not {"grpc_tls_cert", "grpc_tls_key"} <= set(given):
         raise ConfigurationError(
             f"{', '.join(given)} is set; TLS needs grpc_tls_cert and grpc_tls_key together."
         )
     for name, path in given.items():
         if not path.is_file():
             raise ConfigurationError(f"{name} = {path} is not a file.")
+    return given
+
+
+def _tls_flags(settings: Settings) -> Iterator[str]:
+    given = tls_files(settings)
+    if not given:
+        return
     mutual = "grpc_tls_client_ca" in given
     yield f"--grpc-use-ssl{'-mutual' if mutual else ''}=true"
     yield f"--grpc-server-cert={settings.grpc_tls_cert}"
@@ -131,16 +136,17 @@ def reserve_ports(settings: Settings) -> Ports:
     }
     problems, sockets, ports = [], [], {}
     for name, port in wanted.items():
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        host = (settings.metrics_address if name == "metrics" else "") or settings.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         held = socket.socket(family, socket.SOCK_STREAM)
         sockets.append(held)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            held.bind((settings.host, port))
+            held.bind((host, port))
             ports[name] = int(held.getsockname()[1])
         except OSError as error:
             problems.append(
-                f"port {port} for {name} at {settings.host} cannot be used: {error.strerror}. Stop "
+                f"port {port} for {name} at {host} cannot be used: {error.strerror}. Stop "
                 f"what uses it, or choose another with {flag_name(name + '_port')}; 0 finds one."
             )
     for held in sockets:

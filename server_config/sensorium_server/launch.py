@@ -49,12 +49,29 @@ class Endpoints:
     metrics: str
 
 
+def endpoints_of(settings: Settings, ports: Ports) -> Endpoints:
+    """Return where a server that listens on `ports` is reached from this machine."""
+    host, metrics_host = map(
+        _host_in_url, (settings.host, settings.metrics_address or settings.host)
+    )
+    return Endpoints(
+        grpc=f"{host}:{ports.grpc}",
+        http=f"http://{host}:{ports.http}",
+        metrics=f"http://{metrics_host}:{ports.metrics}/metrics",
+    )
+
+
+def _host_in_url(host: str) -> str:
+    reachable = reachable_host(host)
+    return f"[{reachable}]" if ":" in reachable else reachable
+
+
 class Server:
     """A Triton server over one model repository; use it as a context."""
 
     def __init__(self, settings: Settings, log: Callable[[str], None] | None = None) -> None:
         self._settings = settings
-        self._log = log or _to_stderr
+        self._log = log or to_stderr
         self._process: TritonProcess | None = None
         self._ports = Ports(0, 0, 0)
         self._drain: threading.Thread | None = None
@@ -78,13 +95,12 @@ class Server:
     @property
     def endpoints(self) -> Endpoints:
         """Where the server is reached from this machine."""
-        host = reachable_host(self._settings.host)
-        host = f"[{host}]" if ":" in host else host
-        return Endpoints(
-            grpc=f"{host}:{self._ports.grpc}",
-            http=f"http://{host}:{self._ports.http}",
-            metrics=f"http://{host}:{self._ports.metrics}/metrics",
-        )
+        return endpoints_of(self._settings, self._ports)
+
+    @property
+    def ports(self) -> Ports:
+        """The ports on which it listens."""
+        return self._ports
 
     @property
     def pid(self) -> int:
@@ -166,6 +182,8 @@ class Server:
         found = runtime(self._settings.cache_dir)
         self._is_up = False
         for attempt in range(1, _START_ATTEMPTS + 1):
+            if self._stop_wanted:
+                raise _told_to_stop()
             self._process = TritonProcess(
                 command(self._settings, found, self._ports),
                 environment(self._settings, found),
@@ -205,7 +223,8 @@ class Server:
             if connection.getresponse().status != http.client.OK:
                 return False
             # The metrics port opens last.
-            socket.create_connection((host, self._ports.metrics), timeout=1).close()
+            metrics = reachable_host(self._settings.metrics_address or self._settings.host)
+            socket.create_connection((metrics, self._ports.metrics), timeout=1).close()
         except (OSError, http.client.HTTPException):
             return False
         finally:
@@ -214,7 +233,7 @@ class Server:
 
     def _failure_to_start(self, process: TritonProcess, code: int) -> Exception:
         if self._stop_wanted:
-            return ModelNotReadyError("Triton was told to stop before it was ready.")
+            return _told_to_stop()
         failed: dict[str, str] = {
             match[1]: match[2] for line in process.lines if (match := _FAILED_MODEL.search(line))
         }
@@ -262,5 +281,10 @@ def tasks_of(repository: Path) -> list[str]:
     return known + sorted(ensembles - set(known))
 
 
-def _to_stderr(line: str) -> None:
+def _told_to_stop() -> ModelNotReadyError:
+    return ModelNotReadyError("Triton was told to stop before it was ready.")
+
+
+def to_stderr(line: str) -> None:
+    """Write a line of the log."""
     sys.stderr.write(line + "\n")

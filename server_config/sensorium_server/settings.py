@@ -47,6 +47,14 @@ class Settings(BaseSettings):
     http_port: Port = Field(8000, description="Port of HTTP; 0 picks a free one.")
     grpc_port: Port = Field(8001, description="Port of gRPC; 0 picks a free one.")
     metrics_port: Port = Field(8002, description="Port of Prometheus metrics; 0 picks a free one.")
+    metrics_address: str = Field("", description="Address for metrics; that of host without it.")
+    replicas: int = Field(1, ge=1, description="How many Tritons serve, behind a balancer.")
+    balancer: Literal["envoy"] | None = Field(
+        None, description="What spreads requests over the replicas; envoy is the one there is."
+    )
+    balancer_metrics_port: Port = Field(
+        8004, description="Port of the balancer's own metrics; 0 picks a free one."
+    )
     model_config_name: str = Field(
         "", description="Use configs/NAME.pbtxt where a model has one, else config.pbtxt."
     )
