@@ -9,6 +9,7 @@ import ctypes
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -135,7 +136,10 @@ def clear_dead_regions() -> None:
     for region in SHARED_MEMORY.glob("sensorium_*"):
         owner = pattern.match(region.name)
         if owner and not Path(f"/proc/{owner[1]}").exists():
-            region.unlink(missing_ok=True)
+            if region.is_dir():
+                shutil.rmtree(region, ignore_errors=True)
+            else:
+                region.unlink(missing_ok=True)
 
 
 def _owner(pid: int) -> str:
