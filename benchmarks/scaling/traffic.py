@@ -19,8 +19,8 @@ class Shape:
 
 
 def diurnal(at_s: float) -> float:
-    """Return a day's share: least at four in the morning, most twelve hours later."""
-    return 0.55 - 0.45 * math.cos(2 * math.pi * (at_s / HOUR_S - 4) / 24)
+    """Return a day's share within eight hours, which is steeper: least first, most in the middle."""
+    return 0.55 - 0.45 * math.cos(2 * math.pi * at_s / (8 * HOUR_S))
 
 
 def spike(at_s: float) -> float:
@@ -36,7 +36,7 @@ def sawtooth(at_s: float) -> float:
 
 
 SHAPES: Mapping[str, Shape] = {
-    "diurnal": Shape(24 * HOUR_S, diurnal),
+    "diurnal": Shape(8 * HOUR_S, diurnal),
     "spike": Shape(HOUR_S, spike),
     "sawtooth": Shape(2 * HOUR_S, sawtooth),
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -74,13 +75,17 @@ class Served:
         found = [each for each in children if each.name() == "tritonserver"]
         return sorted(found, key=lambda each: each.create_time())
 
+    def urls(self, protocol: str) -> list[str]:
+        """Return where each replica is reached by HTTP or for its metrics."""
+        flag = f"--{protocol}-port="
+        flags = [part for each in self.tritons() for part in each.cmdline() if flag in part]
+        return [f"http://127.0.0.1:{each.removeprefix(flag)}" for each in flags]
+
     def inferences(self) -> list[int]:
         """Return how many texts each replica has embedded."""
         counts = []
-        for triton in self.tritons():
-            (port,) = (part for part in triton.cmdline() if part.startswith("--http-port="))
-            url = f"http://127.0.0.1:{port.partition('=')[2]}/v2/models/text_encoder/stats"
-            with urllib.request.urlopen(url) as answer:
+        for url in self.urls("http"):
+            with urllib.request.urlopen(f"{url}/v2/models/text_encoder/stats") as answer:
                 counts.append(json.load(answer)["model_stats"][0]["inference_count"])
         return counts
 
@@ -196,6 +201,18 @@ def test_one_channel_is_spread_over_the_replicas(served: Served) -> None:
 
     assert sum(shares) == 120
     assert min(shares) > 12
+
+
+def test_signals_of_the_autoscaler_are_exported(served: Served) -> None:
+    """Every metric that docs/operations.md scales by is one that a replica has."""
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    section = page.partition("## Autoscaling\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"nv_inference_\w+", section))
+    with urllib.request.urlopen(f"{served.urls('metrics')[0]}/metrics") as answer:
+        exported = answer.read().decode()
+
+    assert "nv_inference_request_duration_us" in named
+    assert [name for name in named if f"# TYPE {name} " not in exported] == []
 
 
 def test_killed_triton_costs_what_it_had_in_hand(served: Served) -> None:

@@ -77,6 +77,8 @@ def test_memory_of_the_dead_is_cleared(shared_memory: Path) -> None:
     stranger = shared_memory / "sensorium_1_99999999_0_x"
     for region in (mine, dead, stranger):
         region.touch()
+    folder = dead.with_name(dead.name + "_folder")
+    folder.mkdir()
 
     clear_dead_regions()
 
