@@ -19,7 +19,7 @@ class Shape:
 
 
 def diurnal(at_s: float) -> float:
-    """Return a day's share within eight hours, which is steeper: least first, most in the middle."""
+    """Return a day's share, pressed into eight hours: least at both ends, most in the middle."""
     return 0.55 - 0.45 * math.cos(2 * math.pi * at_s / (8 * HOUR_S))
 
 

@@ -62,6 +62,7 @@ class Balancer:
         self._stop_wanted = False
         self._given_up = threading.Event()
         self._starts: deque[float] = deque()
+        self._lost: ServerError | None = None
         self._failure: Callable[[Exception], None] = lambda _: None
 
     @property
@@ -78,6 +79,7 @@ class Balancer:
 
         Raises:
             ModelNotReadyError: it does not get ready in time.
+            ServerError: it dies again and again, for instance because a port is taken.
         """
         self._failure = on_failure
         self._directory.mkdir(mode=0o700)
@@ -124,7 +126,8 @@ class Balancer:
                 return
             reason = f"Envoy ended by itself with code {code}."
             if not self._may_restart():
-                self._failure(ServerError(reason + self._process.last_lines()))
+                self._lost = ServerError(reason + self._process.last_lines())
+                self._failure(self._lost)
                 return
             self._log(f"{reason} Starting it again.")
 
@@ -156,6 +159,8 @@ class Balancer:
                 and (not healthy or all(found.values()))
             ):
                 break
+            if self._lost is not None:
+                raise self._lost
             if time.monotonic() > deadline:
                 raise ModelNotReadyError(_not_taken_over(wanted, found, patience_s))
             if self._given_up.wait(_POLL_S):

@@ -123,19 +123,16 @@ def reachable_host(host: str) -> str:
     return _ANY_HOST.get(host, host)
 
 
-def reserve_ports(settings: Settings) -> Ports:
-    """Return the ports to listen on, with a free one for each 0.
+def reserve_ports(settings: Settings, metrics: str = "metrics_port") -> Ports:
+    """Return the ports to listen on, with a free one for each 0; `metrics` names a setting.
 
     Raises:
         ConfigurationError: ports are taken or equal; the message lists all.
     """
-    wanted = {
-        "http": settings.http_port,
-        "grpc": settings.grpc_port,
-        "metrics": settings.metrics_port,
-    }
+    wanted = {"http": "http_port", "grpc": "grpc_port", "metrics": metrics}
     problems, sockets, ports = [], [], {}
-    for name, port in wanted.items():
+    for name, setting in wanted.items():
+        port = int(getattr(settings, setting))
         host = (settings.metrics_address if name == "metrics" else "") or settings.host
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         held = socket.socket(family, socket.SOCK_STREAM)
@@ -147,7 +144,7 @@ def reserve_ports(settings: Settings) -> Ports:
         except OSError as error:
             problems.append(
                 f"port {port} for {name} at {host} cannot be used: {error.strerror}. Stop "
-                f"what uses it, or choose another with {flag_name(name + '_port')}; 0 finds one."
+                f"what uses it, or choose another with {flag_name(setting)}; 0 finds one."
             )
     for held in sockets:
         held.close()

@@ -45,9 +45,7 @@ class ReplicaSet:
         self._settings = settings
         self._log = log or to_stderr
         self._check = check or (lambda: None)
-        self._ports = reserve_ports(
-            settings.model_copy(update={"metrics_port": settings.balancer_metrics_port})
-        )
+        self._ports = reserve_ports(settings, metrics="balancer_metrics_port")
         self.replicas = [
             Replica(f"replica {index}", replica_settings(settings, index), self._log)
             for index in range(settings.replicas)

@@ -1,12 +1,13 @@
 import json
 import shutil
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ import grpc
 import psutil
 import pytest
 
-from sensorium.errors import ConfigurationError, ModelNotReadyError
+from sensorium.errors import ConfigurationError, ModelNotReadyError, ServerError
 from sensorium_server import balancer as module
 from sensorium_server.balancer import Balancer, Target, assignment, bootstrap, envoy_binary
 from sensorium_server.command import Ports, reserve_ports
@@ -180,6 +181,18 @@ def test_what_is_never_healthy_is_told(backends: list[Backend]) -> None:
         front([backends[0].target, nobody], startup_timeout_s=2),
     ):
         pass
+
+
+@needs_envoy
+def test_envoy_that_cannot_listen_is_told(backends: list[Backend]) -> None:
+    """When it never comes up, the start ends with what Envoy said, long before its timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = load({"grpc_port": 0, "http_port": 0, "metrics_port": 0, "restart_limit": 0})
+        ports = replace(reserve_ports(settings), grpc=taken.getsockname()[1])
+        balancer = Balancer(settings, ports, print)
+        with pytest.raises(ServerError, match="Address already in use"):
+            balancer.start([backends[0].target], print)
+        balancer.stop()
 
 
 @needs_envoy

@@ -1,3 +1,4 @@
+import socket
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -231,6 +232,15 @@ def test_second_stop_ends_at_once(replicas: ReplicaSet) -> None:
         assert [each.stops for each in running] == [0, 0, 0]
         replicas.request_stop()
         assert [each.stops for each in running] == [2, 2, 2]
+
+
+def test_taken_port_names_the_setting(toy_repository: Path) -> None:
+    """A port that the balancer cannot have is named with the flag that chooses another."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = load({"repository": toy_repository, "balancer_metrics_port": port})
+        with pytest.raises(ConfigurationError, match=rf"port {port} .*--balancer-metrics-port"):
+            ReplicaSet(settings)
 
 
 def test_replicas_are_reached_through_the_balancer_alone() -> None:
