@@ -76,6 +76,8 @@ class Autoscaler:
 
     def decide(self, now_s: float, current: int, recommendation: int) -> int:
         """Return how many replicas there shall be, and note the change."""
+        if not self._recommended:  # what there is counts as recommended before
+            self._recommended.append((math.nextafter(now_s, -math.inf), current))
         self._forget(now_s)
         self._recommended.append((now_s, recommendation))
         wanted = min(max(self._stabilized(now_s, current), self.least), self.most)

@@ -79,6 +79,14 @@ def test_stabilization_down() -> None:
     assert scaler.decide(300, 10, 2) == 2
 
 
+def test_first_replicas_count_as_recommended() -> None:
+    """An autoscaler that has just begun does not take away what it finds."""
+    scaler = Autoscaler(1, 100)
+
+    assert scaler.decide(0, 6, 1) == 6
+    assert scaler.decide(300, 6, 1) == 1
+
+
 def test_stabilization_up() -> None:
     """With a window for growth the lowest recommendation within it counts."""
     scaler = Autoscaler(1, 100, Behavior(Rules(60, FREE.policies), FREE))
