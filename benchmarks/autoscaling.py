@@ -5,7 +5,8 @@ serving_efficiency.py has measured, the rule is that of Kubernetes. See README.m
 """
 
 import json
-from dataclasses import asdict, replace
+import math
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,8 @@ from scaling.way import WAYS, Way
 
 RESULTS = Path(__file__).parent / "results"
 NAME = "autoscaling"
-CLUSTER = Cluster()
+BATCHED = "sawtooth, batches pay"
+SCENES = (*SHAPES, BATCHED)
 PEAK_REPLICAS = 5.0
 LEAST, MOST, FIRST = 1, 12, 2
 SEED = 1
@@ -37,7 +39,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(epilog="Example: python benchmarks/autoscaling.py --shape spike --json")
 def main(
     shapes: Annotated[
-        list[str] | None, typer.Option("--shape", help=f"Only this one of: {', '.join(SHAPES)}.")
+        list[str] | None, typer.Option("--shape", help=f"Only this one of: {', '.join(SCENES)}.")
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Only so much of each shape: does it run at all?")
@@ -53,15 +55,15 @@ def main(
     ] = None,
 ) -> None:
     """Compare signals to scale by: replica-hours against requests that are late or refused."""
-    if unknown := set(shapes or ()) - set(SHAPES):
-        raise typer.BadParameter(f"{', '.join(unknown)} is not one of {', '.join(SHAPES)}")
-    service = measured(RESULTS / "serving_efficiency.json", "vit-b-32", "image_embedding")
-    chosen = {
-        name: replace(shape, duration_s=min(shape.duration_s, 60 * (minutes or 1e9)))
-        for name, shape in SHAPES.items()
-        if name in (shapes or SHAPES)
-    }
-    results = simulated(service, chosen)
+    if unknown := set(shapes or ()) - set(SCENES):
+        raise typer.BadParameter(f"{', '.join(unknown)} is not one of {', '.join(SCENES)}")
+    results = simulated(
+        {
+            name: replace(scene, shape=scene.shape.cut(60 * (minutes or math.inf)))
+            for name, scene in scenes().items()
+            if name in (shapes or SCENES)
+        }
+    )
     publishing = output is None and not shapes and minutes is None
     if target := output or (RESULTS if publishing else None):
         target.mkdir(parents=True, exist_ok=True)
@@ -72,45 +74,64 @@ def main(
     print(json.dumps(results, indent=1) if as_json else markdown(results))
 
 
-def simulated(service: Service, shapes: dict[str, Shape]) -> dict[str, Any]:
-    """Run every way at every target under every shape."""
+@dataclass(frozen=True)
+class Scene:
+    """A shape of traffic, the replicas that it meets, and what is asked of them."""
+
+    shape: Shape
+    service: Service
+    cluster: Cluster
+
+
+def scenes() -> dict[str, Scene]:
+    """Return all: a stage that gains nothing by batches, and a slower one that gains much."""
+    curves = RESULTS / "serving_efficiency.json"
+    encoder = measured(curves, "vit-b-32", "image_embedding")
+    decoder = measured(curves, "playroom", "image_captioning").slower(10)
+    plain = {name: Scene(shape, encoder, Cluster()) for name, shape in SHAPES.items()}
+    patient = Cluster(objective_s=4.0, deadline_s=20.0)
+    return {**plain, BATCHED: Scene(SHAPES["sawtooth"], decoder, patient)}
+
+
+def simulated(chosen: dict[str, Scene]) -> dict[str, Any]:
+    """Run every way at every target in every scene."""
     return {
         "command": machine.command(),
         "commit": machine.commit(),
-        "service": {**asdict(service), "capacity": service.capacity},
-        "cluster": asdict(CLUSTER),
         "peak_replicas": PEAK_REPLICAS,
         "replicas": {"least": LEAST, "most": MOST, "first": FIRST},
         "ways": {way.name: asdict(way.behavior) for way in WAYS},
         "seed": SEED,
-        "shapes": {name: _under(shape, name, service) for name, shape in shapes.items()},
+        "shapes": {name: _played(name, scene) for name, scene in chosen.items()},
     }
 
 
-def _under(shape: Shape, name: str, service: Service) -> dict[str, Any]:
+def _played(name: str, scene: Scene) -> dict[str, Any]:
+    shape, service = scene.shape, scene.service
     at = arrivals(shape, PEAK_REPLICAS * service.capacity, SEED)
     jobs = [(way, target) for way in WAYS for target in way.targets]
     bar = track(jobs, name, console=Console(stderr=True))
     step_s = shape.duration_s / POINTS
     moments = [step_s * index for index in range(POINTS)]
     return {
+        "service": {**asdict(service), "capacity": service.capacity},
+        "cluster": asdict(scene.cluster),
         "requests": len(at),
         "demand": {
             "at_s": moments,
             "replicas": [round(PEAK_REPLICAS * shape.share(each), 3) for each in moments],
         },
-        "runs": [_run(way, target, at, shape, service) for way, target in bar],
+        "runs": [_run(way, target, at, scene) for way, target in bar],
     }
 
 
-def _run(
-    way: Way, target: float, at: list[float], shape: Shape, service: Service
-) -> dict[str, Any]:
+def _run(way: Way, target: float, at: list[float], scene: Scene) -> dict[str, Any]:
     least, most, first = (round(target),) * 3 if way.is_fixed else (LEAST, MOST, FIRST)
     scaler = Autoscaler(least, most, way.behavior)
-    simulation = Simulation(service, at, scaler, CLUSTER, first)
-    outcome = simulation.run(shape.duration_s, way.signal(target))
-    trace = {"trace": _thinned(outcome, shape.duration_s / POINTS)} if target == way.shown else {}
+    simulation = Simulation(scene.service, at, scaler, scene.cluster, first)
+    duration_s = scene.shape.duration_s
+    outcome = simulation.run(duration_s, way.signal(target))
+    trace = {"trace": _thinned(outcome, duration_s / POINTS)} if target == way.shown else {}
     return {
         "way": way.name,
         "target": target,
@@ -135,12 +156,9 @@ def _thinned(outcome: Outcome, step_s: float) -> dict[str, list[float]]:
 
 def markdown(results: dict[str, Any]) -> str:
     """Return each way's best target under each shape: the cheapest of those that are good."""
-    service = results["service"]
-    cluster = results["cluster"]
     heading = (
-        f"`{results['command']}`, {service['name']}: {service['capacity']:.1f} requests per second "
-        f"for each replica, {results['peak_replicas']:g} times that at the peak; late is after "
-        f"{cluster['objective_s']:g} s, refused after {cluster['deadline_s']:g} s."
+        f"`{results['command']}`; at the peak {results['peak_replicas']:g} times as many requests "
+        "as one replica can answer."
     )
     lines = [
         heading,

@@ -11,6 +11,7 @@ _COLOURS = {
     "queue seconds": "#cf222e",
     "queue seconds, slow down": "#f2994a",
     "request seconds": "#1f6feb",
+    "request seconds, slow down": "#0a3069",
     "pending count": "#8250df",
     "CPU": "#1a7f37",
     "fixed": "#57606a",
@@ -25,7 +26,8 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(4.6 * len(shapes), 7.4), layout="constrained")
     axes = figure.subplots(2, len(shapes), squeeze=False)
     for column, (name, shape) in enumerate(shapes.items()):
-        axes[0, column].set_title(f"{name}, {shape['requests']:,} requests", fontsize=10)
+        title = f"{name}, {shape['requests']:,} requests\n{shape['service']['name']}"
+        axes[0, column].set_title(title, fontsize=9)
         _cost(axes[0, column], shape["runs"])
         _replicas(axes[1, column], shape)
     axes[0, 0].set_ylabel(f"missed, % (least {_LEAST_PERCENT})")

@@ -3,7 +3,7 @@
 import json
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ class Service:
     def capacity(self) -> float:
         """The most requests per second that one replica answers."""
         return max(size / seconds for size, seconds in self.batch_s.items())
+
+    def slower(self, times: int) -> "Service":
+        """Return a replica with the same gain by batches that takes so many times as long."""
+        batch_s = {size: times * seconds for size, seconds in self.batch_s.items()}
+        return replace(self, name=f"{self.name}, {times} × slower", batch_s=batch_s)
 
     def table(self) -> list[float]:
         """Return the seconds of every batch size from 0, interpolated between those measured."""

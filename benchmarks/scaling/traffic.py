@@ -17,6 +17,10 @@ class Shape:
     duration_s: float
     share: Callable[[float], float]
 
+    def cut(self, duration_s: float) -> "Shape":
+        """Return its beginning."""
+        return Shape(min(self.duration_s, duration_s), self.share)
+
 
 def diurnal(at_s: float) -> float:
     """Return a day's share, pressed into eight hours: least at both ends, most in the middle."""

@@ -87,6 +87,7 @@ WAYS = (
     Way("queue seconds", queue_seconds, (0.1, 0.5, 2, 8), shown=0.5),
     Way("queue seconds, slow down", queue_seconds, (0.1, 0.5, 2, 8), behavior=SLOW),
     Way("request seconds", request_seconds, (0.5, 0.65, 0.8, 1, 1.5), shown=0.8),
+    Way("request seconds, slow down", request_seconds, (0.8, 2, 4, 8, 16), 16, SLOW),
     Way("pending count", pending, (0.1, 0.5, 2, 8)),
     Way("CPU", cpu, (0.3, 0.4, 0.45, 0.5, 0.6), shown=0.45),
     Way("fixed", fixed, (4, 5, 6, 7, 8), is_fixed=True),

@@ -135,7 +135,7 @@ def test_script_draws_and_tells(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "autoscaling.json").read_text())
 
     assert ran.exit_code == 0, ran.output
-    assert found["service"]["batch_s"]["1"] == pytest.approx(0.104, abs=0.001)
+    assert found["shapes"]["spike"]["service"]["batch_s"]["1"] == pytest.approx(0.104, abs=0.001)
     assert len(found["shapes"]["spike"]["runs"]) == sum(len(way.targets) for way in WAYS)
     assert all(f"| spike | {way.name} |" in ran.output for way in WAYS)
     assert (tmp_path / "autoscaling.png").stat().st_size > 10_000
