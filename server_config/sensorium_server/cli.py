@@ -13,6 +13,7 @@ from sensorium.errors import ConfigurationError
 from sensorium_server.gate import WAY_OUT, check_verified
 from sensorium_server.launch import Server, tasks_of
 from sensorium_server.log_record import Log
+from sensorium_server.replica_set import ReplicaSet
 from sensorium_server.settings import Settings, flag_name, load
 
 MISUSED = 2
@@ -21,24 +22,39 @@ MISUSED = 2
 def serve(*, as_json: bool, **flags: object) -> None:
     """Serve a model repository with Triton until SIGTERM or Ctrl-C, then drain and end.
 
-    A flag beats SENSORIUM_<NAME> in the environment, which beats the profile.
+    A flag beats SENSORIUM_<NAME> in the environment, which beats the profile. With a balancer,
+    SIGHUP restarts the replicas one after the other.
     """
     try:
         settings = load(flags)
         log = Log(_to_stderr, settings.log_format, settings.log_level)
         _check_verified(settings, log)
+        server = _server_of(settings, log)
     except ConfigurationError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(MISUSED) from error
-    server = Server(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.request_stop())
+    if isinstance(server, ReplicaSet):
+        signal.signal(signal.SIGHUP, lambda *_: server.request_restart())
     log.say(f"starting Triton on {settings.repository} …", "info")
     with server:
         typer.echo(_ready_line(server, settings, as_json=as_json))
         sys.stdout.flush()
         server.wait()
     log.say("drained and stopped", "info")
+
+
+def _server_of(settings: Settings, log: Log) -> Server | ReplicaSet:
+    """Return one Triton, or several behind a balancer."""
+    if settings.balancer:
+        return ReplicaSet(settings, check=lambda: _check_verified(settings, log))
+    if settings.replicas > 1:
+        raise ConfigurationError(
+            f"replicas = {settings.replicas} needs something that spreads requests over them. "
+            f"Add --balancer envoy, or start {settings.replicas} times with ports of their own."
+        )
+    return Server(settings)
 
 
 def _check_verified(settings: Settings, log: Log) -> None:
@@ -55,17 +71,27 @@ def _to_stderr(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _ready_line(server: Server, settings: Settings, *, as_json: bool) -> str:
+def _ready_line(server: Server | ReplicaSet, settings: Settings, *, as_json: bool) -> str:
     tasks = tasks_of(settings.repository)
     where = server.endpoints
+    replicas = server.replicas if isinstance(server, ReplicaSet) else []
     if as_json:
         facts = {"ready_s": round(server.ready_s, 3), **asdict(where), "tasks": tasks}
-        if server.placements:
+        if isinstance(server, Server) and server.placements:
             facts["engines"] = {one.model: one.engine for one in server.placements}
+        if replicas:
+            facts["replicas"] = [
+                {**asdict(replica.endpoints), "pid": replica.pid} for replica in replicas
+            ]
         return json.dumps({**facts, "pid": server.pid}, ensure_ascii=False)
+    own = f" and {where.service_metrics}" if where.service_metrics else ""
+    behind = "".join(
+        f" · {each.name} metrics {each.endpoints.metrics} and {each.endpoints.service_metrics}"
+        for each in replicas
+    )
     return (
         f"ready in {server.ready_s:.1f} s · gRPC {where.grpc} · HTTP {where.http} · "
-        f"metrics {where.metrics} and {where.service_metrics} · tasks: {', '.join(tasks) or 'none'}"
+        f"metrics {where.metrics}{own}{behind} · tasks: {', '.join(tasks) or 'none'}"
     )
 
 

@@ -23,12 +23,12 @@ _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports that a server listens on."""
+    """The ports that a server listens on; a balancer has no service metrics."""
 
     http: int
     grpc: int
     metrics: int
-    service_metrics: int
+    service_metrics: int = 0
 
 
 def command(
@@ -49,7 +49,7 @@ def command(
         "http-thread-count": settings.http_threads,
         "grpc-address": settings.host,
         "grpc-port": ports.grpc,
-        "metrics-address": settings.host,
+        "metrics-address": settings.metrics_address or settings.host,
         "metrics-port": ports.metrics,
         "allow-gpu-metrics": _bool(settings.gpu_metrics),
         "metrics-config": "summary_latencies=false",
@@ -79,8 +79,8 @@ def _bool(value: bool) -> str:  # noqa: FBT001 - it is what this is about
     return "true" if value else "false"
 
 
-def _tls_flags(settings: Settings) -> Iterator[str]:
-    """Yield the flags of an encrypted gRPC port.
+def tls_files(settings: Settings) -> dict[str, Path]:
+    """Return the files of an encrypted gRPC port by the names of their settings, none without TLS.
 
     Raises:
         ConfigurationError: a file is missing, or certificate and key do not come together.
@@ -91,15 +91,20 @@ def _tls_flags(settings: Settings) -> Iterator[str]:
         "grpc_tls_client_ca": settings.grpc_tls_client_ca,
     }
     given = {name: path for name, path in files.items() if path is not None}
-    if not given:
-        return
-    if not {"grpc_tls_cert", "grpc_tls_key"} <= set(given):
+    if given and not {"grpc_tls_cert", "grpc_tls_key"} <= set(given):
         raise ConfigurationError(
             f"{', '.join(given)} is set; TLS needs grpc_tls_cert and grpc_tls_key together."
         )
     for name, path in given.items():
         if not path.is_file():
             raise ConfigurationError(f"{name} = {path} is not a file.")
+    return given
+
+
+def _tls_flags(settings: Settings) -> Iterator[str]:
+    given = tls_files(settings)
+    if not given:
+        return
     mutual = "grpc_tls_client_ca" in given
     yield f"--grpc-use-ssl{'-mutual' if mutual else ''}=true"
     yield f"--grpc-server-cert={settings.grpc_tls_cert}"
@@ -164,32 +169,33 @@ def reachable_host(host: str) -> str:
     return _ANY_HOST.get(host, host)
 
 
-def reserve_ports(settings: Settings) -> Ports:
-    """Return the ports to listen on, with a free one for each 0.
+def reserve_ports(settings: Settings, *, for_balancer: bool = False) -> Ports:
+    """Return the ports of a Triton to listen on, or of a balancer, with a free one for each 0.
 
     Raises:
         ConfigurationError: ports are taken or equal; the message lists all.
     """
-    wanted = {
-        "http": settings.http_port,
-        "grpc": settings.grpc_port,
-        "metrics": settings.metrics_port,
-        "service_metrics": settings.service_metrics_port,
-    }
+    wanted = {"http": "http_port", "grpc": "grpc_port"}
+    if for_balancer:
+        wanted |= {"metrics": "balancer_metrics_port"}
+    else:
+        wanted |= {"metrics": "metrics_port", "service_metrics": "service_metrics_port"}
     problems, sockets, ports = [], [], {}
-    for name, port in wanted.items():
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    for name, setting in wanted.items():
+        port = int(getattr(settings, setting))
+        host = (settings.metrics_address if "metrics" in name else "") or settings.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         held = socket.socket(family, socket.SOCK_STREAM)
         sockets.append(held)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            held.bind((settings.host, port))
+            held.bind((host, port))
             ports[name] = int(held.getsockname()[1])
         except OSError as error:
             problems.append(
-                f"port {port} for {name.replace('_', ' ')} at {settings.host} cannot be used: "
+                f"port {port} for {name.replace('_', ' ')} at {host} cannot be used: "
                 f"{error.strerror}. Stop what uses it, or choose another with "
-                f"{flag_name(name + '_port')}; 0 finds one."
+                f"{flag_name(setting)}; 0 finds one."
             )
     for held in sockets:
         held.close()

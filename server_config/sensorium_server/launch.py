@@ -44,7 +44,7 @@ _FAILED_MODEL = re.compile(r"failed to load '([^']+)' version \d+: (.*?)(?:\\n|\
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where a running server is reached."""
+    """Where a running server is reached; a balancer has no service metrics."""
 
     grpc: str
     http: str
@@ -52,12 +52,35 @@ class Endpoints:
     service_metrics: str
 
 
+def endpoints_of(settings: Settings, ports: Ports) -> Endpoints:
+    """Return where a server that listens on `ports` is reached from this machine."""
+    host, metrics_host = map(
+        _host_in_url, (settings.host, settings.metrics_address or settings.host)
+    )
+    return Endpoints(
+        grpc=f"{host}:{ports.grpc}",
+        http=f"http://{host}:{ports.http}",
+        metrics=f"http://{metrics_host}:{ports.metrics}/metrics",
+        service_metrics=f"http://{metrics_host}:{ports.service_metrics}/metrics"
+        if ports.service_metrics
+        else "",
+    )
+
+
+def _host_in_url(host: str) -> str:
+    reachable = reachable_host(host)
+    return f"[{reachable}]" if ":" in reachable else reachable
+
+
 class Server:
     """A Triton server over one model repository; use it as a context."""
 
-    def __init__(self, settings: Settings, log: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Callable[[str], None] | None = None, name: str = ""
+    ) -> None:
+        """`name` tells its log from that of other servers in this process."""
         self._settings = settings
-        self._telemetry = Telemetry(settings, log or _to_stderr)
+        self._telemetry = Telemetry(settings, log or to_stderr, name)
         self._log = self._telemetry.log.say
         self._process: TritonProcess | None = None
         self._ports = Ports(0, 0, 0, 0)
@@ -85,14 +108,12 @@ class Server:
     @property
     def endpoints(self) -> Endpoints:
         """Where the server is reached from this machine."""
-        host = reachable_host(self._settings.host)
-        host = f"[{host}]" if ":" in host else host
-        return Endpoints(
-            grpc=f"{host}:{self._ports.grpc}",
-            http=f"http://{host}:{self._ports.http}",
-            metrics=f"http://{host}:{self._ports.metrics}/metrics",
-            service_metrics=f"http://{host}:{self._ports.service_metrics}/metrics",
-        )
+        return endpoints_of(self._settings, self._ports)
+
+    @property
+    def ports(self) -> Ports:
+        """The ports on which it listens."""
+        return self._ports
 
     @property
     def pid(self) -> int:
@@ -222,6 +243,8 @@ class Server:
             settings = settings.model_copy(update=served)
         self._is_up = False
         for attempt in range(1, _START_ATTEMPTS + 1):
+            if self._stop_wanted:
+                raise _told_to_stop()
             self._process = TritonProcess(
                 command(settings, found, self._ports, self._telemetry.spans_url, flags),
                 environment(settings, found, self._telemetry.stage_files),
@@ -259,7 +282,8 @@ class Server:
             if connection.getresponse().status != http.client.OK:
                 return False
             # The metrics port opens last.
-            socket.create_connection((host, self._ports.metrics), timeout=1).close()
+            metrics = reachable_host(self._settings.metrics_address or self._settings.host)
+            socket.create_connection((metrics, self._ports.metrics), timeout=1).close()
         except (OSError, http.client.HTTPException):
             return False
         finally:
@@ -268,7 +292,7 @@ class Server:
 
     def _failure_to_start(self, process: TritonProcess, code: int) -> Exception:
         if self._stop_wanted:
-            return ModelNotReadyError("Triton was told to stop before it was ready.")
+            return _told_to_stop()
         failed: dict[str, str] = {
             match[1]: match[2] for line in process.lines if (match := _FAILED_MODEL.search(line))
         }
@@ -312,5 +336,10 @@ def tasks_of(repository: Path) -> list[str]:
     return known + sorted(ensembles - set(known))
 
 
-def _to_stderr(line: str) -> None:
+def _told_to_stop() -> ModelNotReadyError:
+    return ModelNotReadyError("Triton was told to stop before it was ready.")
+
+
+def to_stderr(line: str) -> None:
+    """Write a line of the log."""
     sys.stderr.write(line + "\n")

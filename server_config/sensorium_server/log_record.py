@@ -21,9 +21,15 @@ class Log:
     """Writes records as lines to `write`; safe to use from many threads."""
 
     def __init__(
-        self, write: Callable[[str], None], style: Literal["text", "json"], level: Level
+        self,
+        write: Callable[[str], None],
+        style: Literal["text", "json"],
+        level: Level,
+        name: str = "",
     ) -> None:
+        """`name` says which of several servers in this process it is of."""
         self._write = write
+        self._name = name
         self._style = style
         self._least = LEVELS.index(level)
         self._lock = threading.Lock()
@@ -59,6 +65,8 @@ class Log:
         if self._style == "json":
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             head = {"time": now, "level": level, "source": source, "message": message}
+            if self._name:
+                head["server"] = self._name
             self._write_whole(json.dumps({**head, **facts}, ensure_ascii=False))
             return
         block = str(facts.get("exception", "")).rstrip()
@@ -67,8 +75,9 @@ class Log:
         self._write_whole(f"{line}\n{block}" if block else line)
 
     def _write_whole(self, line: str) -> None:
+        named = self._name and self._style == "text"
         with self._lock:
-            self._write(line)
+            self._write(f"{self._name}: {line}" if named else line)
 
 
 def _shown(value: object) -> str:

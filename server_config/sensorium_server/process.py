@@ -1,7 +1,7 @@
-"""One `tritonserver` process: its log, its end, and nothing left behind.
+"""One child process, `tritonserver` or another: its log, its end, and nothing left behind.
 
 It dies when the thread that started it dies, however that happens, so start it from one that
-lives on. Its Python processes and their shared memory go with it, even after a crash.
+lives on. Triton's Python processes and their shared memory go with it, even after a crash.
 """
 
 import contextlib
@@ -32,18 +32,16 @@ _HARMLESS = re.compile(
 _serial = itertools.count()
 
 
-class TritonProcess:
-    """A running `tritonserver`."""
+class Process:
+    """A running child process."""
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], log: Callable[[str], None]
     ) -> None:
         self.lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._log = log
-        self._regions = region_prefix()
-        clear_dead_regions()
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            [part.replace(REGIONS, self._regions) for part in command],
+            list(command),
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -53,7 +51,7 @@ class TritonProcess:
             start_new_session=True,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, no lock
         )
-        self._pump = threading.Thread(target=self._read_log, name="triton-log", daemon=True)
+        self._pump = threading.Thread(target=self._read_log, name="process-log", daemon=True)
         self._pump.start()
         self._cleaned = False
 
@@ -79,7 +77,9 @@ class TritonProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
         code = self._process.wait()
-        self._clean_up()
+        if not self._cleaned:
+            self._cleaned = True
+            self._clean_up()
         return code
 
     def last_lines(self) -> str:
@@ -95,15 +95,28 @@ class TritonProcess:
                 self._log(text)
 
     def _clean_up(self) -> None:
-        if self._cleaned:
-            return
-        self._cleaned = True
         # Python processes outlive a Triton that was killed; they are in its process group.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._pump.join(_KILL_AFTER_S)
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+class TritonProcess(Process):
+    """A running `tritonserver`, whose shared memory goes with it."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Callable[[str], None]
+    ) -> None:
+        self._regions = region_prefix()
+        clear_dead_regions()
+        super().__init__(
+            [part.replace(REGIONS, self._regions) for part in command], environment, log
+        )
+
+    def _clean_up(self) -> None:
+        super()._clean_up()
         for region in SHARED_MEMORY.glob(self._regions + "*"):
             region.unlink(missing_ok=True)
 

@@ -53,8 +53,16 @@ class Settings(BaseSettings):
     service_metrics_port: Port = Field(
         8003, description="Port of Sensorium's own metrics; 0 picks a free one."
     )
+    metrics_address: str = Field("", description="Address for metrics; that of host without it.")
     request_metrics: bool = Field(
         False, description="Measure whole requests by tracing each; Triton 2.51 may crash of it."
+    )
+    replicas: int = Field(1, ge=1, description="How many Tritons serve, behind a balancer.")
+    balancer: Literal["envoy"] | None = Field(
+        None, description="What spreads requests over the replicas; envoy is the one there is."
+    )
+    balancer_metrics_port: Port = Field(
+        8004, description="Port of the balancer's own metrics; 0 picks a free one."
     )
     model_config_name: str = Field(
         "", description="Use configs/NAME.pbtxt where a model has one, else config.pbtxt."

@@ -51,8 +51,8 @@ class Bundle:
 class Telemetry:
     """Starts with the server and ends after it."""
 
-    def __init__(self, settings: Settings, write: Callable[[str], None]) -> None:
-        self.log = Log(write, settings.log_format, settings.log_level)
+    def __init__(self, settings: Settings, write: Callable[[str], None], name: str = "") -> None:
+        self.log = Log(write, settings.log_format, settings.log_level, name)
         self._settings = settings
         self._requests = RequestLog(self.log)
         self._meter = Meter("launcher")
@@ -77,13 +77,14 @@ class Telemetry:
         self._files = StageFiles()
         self._closing.append(self._files.remove)
         self._describe_bundles()
+        host = settings.metrics_address or settings.host
         try:
             exposition = Exposition(self._meter, self._files.path)
-            server, thread = start_http_server(port, settings.host, exposition)
+            server, thread = start_http_server(port, host, exposition)
         except OSError as error:
             self.close()
             raise ConfigurationError(
-                f"port {port} for service metrics at {settings.host} cannot be used: "
+                f"port {port} for service metrics at {host} cannot be used: "
                 f"{error.strerror}. Choose another with {flag_name('service_metrics_port')}."
             ) from None
         self._closing += [thread.join, server.server_close, server.shutdown]

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -42,11 +43,26 @@ class FakeServer:
         """Do nothing."""
 
 
+class FakeReplicaSet(FakeServer):
+    """Stands in for one replica behind a balancer."""
+
+    replicas = (SimpleNamespace(name="replica 0", endpoints=FakeServer.endpoints, pid=8),)
+
+    def __init__(self, settings: Settings, check: Callable[[], None]) -> None:
+        super().__init__(settings)
+        check()
+
+    def request_restart(self) -> None:
+        """Do nothing."""
+
+
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch, toy_repository: Path) -> typer.Typer:
     """Return the verb over a server that is none, in a directory with a repository."""
     monkeypatch.setattr(cli, "Server", FakeServer)
-    monkeypatch.setattr(cli, "signal", SimpleNamespace(signal=lambda *_: None, SIGTERM=1, SIGINT=2))
+    monkeypatch.setattr(cli, "ReplicaSet", FakeReplicaSet)
+    numbers = {"SIGTERM": 1, "SIGINT": 2, "SIGHUP": 3}
+    monkeypatch.setattr(cli, "signal", SimpleNamespace(signal=lambda *_: None, **numbers))
     monkeypatch.chdir(toy_repository.parent)
     monkeypatch.setenv("SENSORIUM_REPOSITORY", str(toy_repository))
     made = typer.Typer()
@@ -90,6 +106,26 @@ def test_flags_reach_the_settings(app: typer.Typer) -> None:
 
     assert FakeServer.settings.grpc_port == 9001
     assert FakeServer.settings.max_image_bytes == 77
+
+
+def test_ready_line_of_replicas(app: typer.Typer) -> None:
+    """Behind a balancer each replica is told too, by its metrics or by all its endpoints."""
+    flags = ["--balancer", "envoy", "--replicas", "1"]
+    text = runner.invoke(app, flags).stdout
+    facts = json.loads(runner.invoke(app, [*flags, "--json"]).stdout)
+
+    assert " · replica 0 metrics http://127.0.0.1:3/metrics · tasks: " in text
+    assert facts["replicas"][0]["grpc"] == "127.0.0.1:1"
+    assert facts["replicas"][0]["pid"] == 8
+
+
+def test_replicas_need_a_balancer(app: typer.Typer) -> None:
+    """Several replicas without a balancer are refused with the way out."""
+    result = runner.invoke(app, ["--replicas", "3"])
+
+    assert result.exit_code == 2
+    assert "replicas = 3 needs something that spreads" in result.stderr
+    assert "--balancer envoy" in result.stderr
 
 
 def test_misuse_is_told(app: typer.Typer) -> None:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from tests.server import toy
 
-from sensorium.errors import ConfigurationError
+from sensorium.errors import ConfigurationError, ModelNotReadyError
+from sensorium_server import launch
 from sensorium_server.launch import Server, check_repository, tasks_of
 from sensorium_server.settings import load
 
@@ -52,3 +53,25 @@ def test_stopping_what_never_started_is_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="not started"):
         _ = server.pid
+
+
+def test_stop_before_the_launch_is_heeded(
+    toy_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to stop while it still checks files, a server does not launch Triton any more."""
+    monkeypatch.setattr(launch, "runtime", lambda _: None)
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    server = Server(load({"repository": toy_repository, **ports}))
+    server.request_stop()
+
+    with pytest.raises(ModelNotReadyError, match="told to stop"):
+        server.start()
+
+
+def test_metrics_may_have_an_address_of_their_own(tmp_path: Path) -> None:
+    """Metrics are reached at `metrics_address`, requests at `host`."""
+    settings = load({"metrics_address": "0.0.0.0", "host": "::1", "repository": tmp_path})
+    endpoints = Server(settings).endpoints
+
+    assert endpoints.grpc == "[::1]:0"
+    assert endpoints.metrics == "http://127.0.0.1:0/metrics"
