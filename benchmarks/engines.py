@@ -30,7 +30,7 @@ from sensorium.errors import ConfigurationError
 from sensorium_export.bundle import export_bundle
 from sensorium_server.gpu import found_gpus
 from sensorium_server.launch import Server
-from sensorium_server.settings import load
+from sensorium_server.settings import FREE_PORTS, load
 
 RESULTS = Path(__file__).parent / "results"
 BATCHES = {"cpu": (1, 4, 8), "gpu": (1, 2, 4, 8, 16, 32, 64, 128, 256)}
@@ -243,7 +243,7 @@ class _Bench:
         task = wanted.task if (repository / wanted.task).is_dir() else f"{bundle}.{wanted.task}"
         inputs = scratch / "inputs.json"
         Inputs.made(wanted.task, wanted.sources, 8).save(inputs)
-        free = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+        free = dict(FREE_PORTS)
         settings = load({**free, "repository": repository, "profile": self._device})
         with Server(settings) as server:
             (load_job,) = job.run(

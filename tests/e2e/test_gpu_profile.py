@@ -19,7 +19,7 @@ from sensorium_export.variant_config import variants_of
 from sensorium_server.gpu import found_gpus
 from sensorium_server.launch import Server
 from sensorium_server.onnx_session import OnnxGraph
-from sensorium_server.settings import load
+from sensorium_server.settings import FREE_PORTS, load
 
 pytestmark = pytest.mark.triton
 
@@ -75,7 +75,7 @@ def server(
     """Serve it by the profile for a GPU, and by those configs."""
     if has_gpu():
         pytest.skip("this machine has a GPU; what happens without one is tested elsewhere")
-    free = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    free = dict(FREE_PORTS)
     settings = load(
         {
             **free,

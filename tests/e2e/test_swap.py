@@ -29,7 +29,7 @@ from sensorium.contract import TASKS
 from sensorium.errors import SensoriumError, ServerError
 from sensorium_server.launch import Server
 from sensorium_server.manifest import digest
-from sensorium_server.settings import load
+from sensorium_server.settings import FREE_PORTS, load
 from sensorium_server.swap.rollout import Rollout
 
 pytestmark = pytest.mark.triton
@@ -141,7 +141,7 @@ class Place:
             return [sys.executable, str(toy_builder.__file__), mode, str(repository), bundle]
 
         monkeypatch.setattr(Rollout.__init__, "__defaults__", (command,))
-        flags = {"http_port": 0, "grpc_port": 0, "metrics_port": 0, "engines": "auto"}
+        flags = {**FREE_PORTS, "engines": "auto"}
         paths = {"repository": self.repository, "cache_dir": self.cache_dir}
         return Server(load({**flags, **paths}), self.log.append)
 

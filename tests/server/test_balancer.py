@@ -22,7 +22,7 @@ from sensorium.errors import ConfigurationError, ModelNotReadyError, ServerError
 from sensorium_server import balancer as module
 from sensorium_server.balancer import Balancer, Target, assignment, bootstrap, envoy_binary
 from sensorium_server.command import Ports, reserve_ports
-from sensorium_server.settings import load
+from sensorium_server.settings import FREE_PORTS, load
 
 ROOT = Path(__file__).parents[2]
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -110,7 +110,7 @@ def read(url: str) -> str:
 @contextmanager
 def front(targets: list[Target], **flags: object) -> Iterator[Front]:
     """Run an Envoy over targets, on free ports."""
-    free = {"grpc_port": 0, "http_port": 0, "metrics_port": 0, "balancer": "envoy"}
+    free = {**FREE_PORTS, "balancer": "envoy"}
     settings = load({**free, **flags})
     ports = reserve_ports(settings)
     log: list[str] = []
@@ -187,7 +187,7 @@ def test_what_is_never_healthy_is_told(backends: list[Backend]) -> None:
 def test_envoy_that_cannot_listen_is_told(backends: list[Backend]) -> None:
     """When it never comes up, the start ends with what Envoy said, long before its timeout."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        settings = load({"grpc_port": 0, "http_port": 0, "metrics_port": 0, "restart_limit": 0})
+        settings = load({**FREE_PORTS, "restart_limit": 0})
         ports = replace(reserve_ports(settings), grpc=taken.getsockname()[1])
         balancer = Balancer(settings, ports, print)
         with pytest.raises(ServerError, match="Address already in use"):
@@ -198,7 +198,7 @@ def test_envoy_that_cannot_listen_is_told(backends: list[Backend]) -> None:
 @needs_envoy
 def test_waiting_can_be_given_up() -> None:
     """Told to stop, it waits for replicas no longer, and leaves no file behind."""
-    settings = load({"grpc_port": 0, "http_port": 0, "metrics_port": 0})
+    settings = load(FREE_PORTS)
     balancer = Balancer(settings, reserve_ports(settings), print)
     balancer.stop_waiting()
     with pytest.raises(ModelNotReadyError, match="told to stop"):

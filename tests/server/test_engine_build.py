@@ -78,6 +78,18 @@ def test_a_failed_build_is_told(cache: EngineCache, toy_repository: Path) -> Non
     assert left_over(cache) == []
 
 
+def test_a_missing_extra_is_told(cache: EngineCache, toy_repository: Path) -> None:
+    """Where PyTorch is not installed, the log says what to install."""
+    hidden = "import sys; sys.modules['torch'] = None; from sensorium.cli import main; main()"
+
+    def without_torch(repository: Path, bundle: str, profile: str) -> list[str]:
+        python, option, _, *words = compile_command(repository, bundle, profile)
+        return [python, option, hidden, *words]
+
+    with pytest.raises(ConfigurationError, match=r"pip install 'sensorium\[export\]'"):
+        EngineBuild(cache, without_torch).entry(KEY, toy_repository, "toy", "cpu")
+
+
 def test_a_killed_builder_is_told(cache: EngineCache, toy_repository: Path) -> None:
     """A builder that is killed half way leaves no entry, and the next one can start."""
     killed: list[str] = []

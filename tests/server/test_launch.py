@@ -6,7 +6,7 @@ from tests.server import toy
 from sensorium.errors import ConfigurationError, ModelNotReadyError
 from sensorium_server import launch
 from sensorium_server.launch import Server, check_repository, tasks_of
-from sensorium_server.settings import load
+from sensorium_server.settings import FREE_PORTS, load
 
 
 def test_tasks_are_the_ensembles(toy_repository: Path) -> None:
@@ -60,7 +60,7 @@ def test_stop_before_the_launch_is_heeded(
 ) -> None:
     """Told to stop while it still checks files, a server does not launch Triton any more."""
     monkeypatch.setattr(launch, "runtime", lambda _: None)
-    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    ports = dict(FREE_PORTS)
     server = Server(load({"repository": toy_repository, **ports}))
     server.request_stop()
 

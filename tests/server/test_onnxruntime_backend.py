@@ -8,9 +8,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from tests.server import toy
 
-from sensorium.errors import ConfigurationError, InvalidInputError
+from sensorium.errors import ConfigurationError, InvalidInputError, ServerError
 from sensorium_server.onnx_session import OnnxGraph
-from sensorium_server.onnxruntime_backend import OnnxModel, TritonPythonModel
+from sensorium_server.onnxruntime_backend import OnnxModel, TritonPythonModel, graph_from
 from sensorium_server.stages import StageConfig, Tensors
 
 WANTED = {"text_tokens", "text_embedding"}
@@ -126,3 +126,58 @@ def test_triton_model(
     assert good.arrays["text_embedding"].shape == (1, toy.SIZES["embedding_dim"])
     assert refused.error.code == "INVALID_ARG"
     assert served.auto_complete_config("config") == "config"
+
+
+def test_an_engine_that_puts_out_nan_fails(toy_repository: Path) -> None:
+    """Of an engine, NaN fails its request alone, and in the first run the load."""
+    path = toy_repository / "text_encoder/1/model.onnx"
+    config = StageConfig("text_encoder", Path(), {"check_finite": "true"})
+    engine = NanGraph(path)
+    model = OnnxModel(engine, config)
+    model.warm_up()
+
+    answers = model.answer([text(4), text(7), text(7)], [WANTED] * 3)
+
+    assert [isinstance(answer, ServerError) for answer in answers] == [False, True, True]
+    assert str(answers[1]) == "text_encoder put out NaN or infinity in text_embedding"
+    engine.poison = 1  # what the first run is of
+    with pytest.raises(ServerError, match="put out NaN"):
+        model.warm_up()
+    sound(OnnxModel(engine, StageConfig("text_encoder", Path())).answer([text(1)], [WANTED]))
+
+
+class NanGraph(CountingGraph):
+    """A graph that puts out NaN for a row that has the poison."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.poison = 7
+
+    def run(self, outputs: list[str], inputs: dict[str, Any]) -> dict[str, Any]:
+        """Compute, and spoil it."""
+        found = OnnxGraph.run(self, outputs, inputs)
+        if (inputs["input_ids"] == self.poison).any():
+            found["text_embedding"][:] = np.nan
+        return found
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"engine": "openvino", "precision": "fp32"},
+        {"engine": "onnxruntime", "optimized.model": "true"},
+    ],
+    ids=["openvino", "optimized"],
+)
+def test_engines_are_named_by_parameters(toy_repository: Path, parameters: dict[str, str]) -> None:
+    """A graph runs by the engine that the config names, with the same answer, from any int64."""
+    if parameters["engine"] == "openvino":
+        pytest.importorskip("openvino")
+    folder = toy_repository / "text_encoder" / "1"
+    given = {name: array.astype(np.longlong) for name, array in text(4, 5, 6).items()}
+    expected, found = (
+        graph_from(StageConfig("text_encoder", folder, chosen)).run(["text_embedding"], given)
+        for chosen in ({}, parameters)
+    )
+
+    assert_allclose(found["text_embedding"], expected["text_embedding"], rtol=1e-4, atol=1e-6)

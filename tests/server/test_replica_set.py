@@ -13,7 +13,7 @@ from sensorium_server.command import Ports
 from sensorium_server.drain import Activity
 from sensorium_server.launch import Endpoints
 from sensorium_server.replica_set import ReplicaSet, replica_settings
-from sensorium_server.settings import Settings, load
+from sensorium_server.settings import FREE_PORTS, Settings, load
 
 
 class FakeTriton:
@@ -108,7 +108,7 @@ def log() -> list[str]:
 @pytest.fixture
 def replicas(toy_repository: Path, log: list[str]) -> ReplicaSet:
     """Return three replicas that are not started."""
-    free = {"grpc_port": 0, "http_port": 0, "metrics_port": 0, "balancer_metrics_port": 0}
+    free = {**FREE_PORTS, "balancer_metrics_port": 0}
     settings = load({**free, "repository": toy_repository, "replicas": 3, "balancer": "envoy"})
     return ReplicaSet(settings, log.append)
 
@@ -171,7 +171,7 @@ def test_refused_restart_touches_nothing(toy_repository: Path, log: list[str]) -
         raise ConfigurationError("not proven")
 
     settings = load({"repository": toy_repository, "replicas": 2, "balancer": "envoy"})
-    free = {"grpc_port": 0, "http_port": 0, "metrics_port": 0, "balancer_metrics_port": 0}
+    free = {**FREE_PORTS, "balancer_metrics_port": 0}
     with ReplicaSet(settings.model_copy(update=free), log.append, refuse) as replicas:
         replicas.request_restart()
         carry_out(replicas)

@@ -29,6 +29,8 @@ from sensorium_server.manifest import digest
 from sensorium_server.settings import load
 from sensorium_server.stages import Tensors
 from sensorium_server.swap.device import runtime_of
+from sensorium_server.swap.engine_build import EngineBuild
+from sensorium_server.swap.engine_cache import EngineCache
 
 pytest.importorskip("openvino")
 
@@ -244,3 +246,15 @@ def test_a_missing_bundle_is_told(toy_repository: Path) -> None:
     assert manifest_of(toy_repository, "") == "toy"
     with pytest.raises(ConfigurationError, match="no bundle 'second'; those that it has: toy"):
         manifest_of(toy_repository, "second")
+
+
+def test_the_server_builds_by_this_verb(toy_repository: Path, tmp_path: Path) -> None:
+    """The builder of a running server is the real verb in a child, without a checkpoint."""
+    cache = EngineCache(tmp_path)
+    entry = EngineBuild(cache).entry("key", toy_repository, "toy", "cpu")
+
+    assert entry is not None
+    for record in read_records(entry, "toy"):
+        assert digest(entry / record.file) == record.digest
+        assert record.parity is not None
+        assert record.parity.reference == "onnx"
