@@ -95,7 +95,7 @@ def serving(folder: Path, replicas: int) -> Iterator[Served]:
     """Serve texts slowly, by replicas behind Envoy."""
     repository = slow_texts(folder)
     command = [str(Path(sys.executable).with_name("sensorium")), "serve", "--json"]
-    for port in ("http", "grpc", "metrics", "balancer-metrics"):
+    for port in ("http", "grpc", "metrics", "service-metrics", "balancer-metrics"):
         command += [f"--{port}-port", "0"]
     command += ["--replicas", str(replicas), "--balancer", "envoy", "--startup-timeout-s", "240"]
     environment = {name: text for name, text in os.environ.items() if "SENSORIUM_" not in name}

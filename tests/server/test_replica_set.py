@@ -24,12 +24,13 @@ class FakeTriton:
     running: list["FakeTriton"]
     fails_to_start: set[int]
 
-    def __init__(self, settings: Settings, log: Callable[[str], None]) -> None:
-        self.settings, self.log = settings, log
+    def __init__(self, settings: Settings, log: Callable[[str], None], name: str) -> None:
+        self.settings, self.log, self.name = settings, log, name
         self.end, self.stops = threading.Event(), 0
         self.death: Exception | None = None
+        self.is_closed = False
         self.ports = Ports(0, 0, 0)
-        self.endpoints = Endpoints("", "", "")
+        self.endpoints = Endpoints("", "", "", "")
         self.pid = 0
 
     def start(self) -> None:
@@ -53,6 +54,10 @@ class FakeTriton:
         """End."""
         self.stops += 1
         self.end.set()
+
+    def stop(self) -> None:
+        """Be gone."""
+        self.is_closed = True
 
     def die(self) -> None:
         """End with an error, as one that died too often."""
