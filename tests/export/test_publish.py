@@ -217,3 +217,16 @@ def test_card_goes_with_its_bundle(tmp_path: Path) -> None:
 
     assert not (tmp_path / "models" / "mine.card.json").exists()
     assert (tmp_path / "models" / "other.card.json").exists()
+
+
+def test_engines_go_with_their_graphs(repository: Path) -> None:
+    """Records of engines that were built from the old graphs go with them; those of others stay."""
+    publish_bundle(repository, "other", "listener")
+    (repository / "encoder/1/model.plan").write_text("engine")
+    for bundle in ("mine", "other"):
+        (repository / f"{bundle}.engines.json").write_text("{}")
+
+    publish_bundle(repository, "mine", "encoder")
+
+    assert not (repository / "encoder/1/model.plan").exists()
+    assert [path.name for path in repository.glob("*.engines.json")] == ["other.engines.json"]

@@ -92,12 +92,17 @@ class NodeProblem:
 class Product(Protocol):
     """Something that compiles graphs and runs what it compiled."""
 
-    name: str
-    suffix: str
-    """What its engine files end in, as in `.plan`."""
+    @property
+    def name(self) -> str:
+        """Return what records call it."""
 
-    precisions: tuple[str, ...]
-    """Those that it can build, from the closest to PyTorch to the furthest."""
+    @property
+    def suffix(self) -> str:
+        """Return what its engine files end in, as in `.plan`."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Return those that it can build, from the closest to PyTorch to the furthest."""
 
     def why_unavailable(self, compute_capability: str = "") -> str:
         """Say why it cannot build on this machine, for its device or for a GPU that is named.

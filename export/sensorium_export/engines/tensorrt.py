@@ -42,7 +42,8 @@ _LEVELS = {
 class TensorRtProduct:
     """One of the two; `modules` are where its Python interface may be, the first one found counts.
 
-    `builds_anywhere` is whether it builds without a GPU, for one that is named.
+    `builds_anywhere` is whether it builds without a GPU, for one that is named; `measures_kernels`
+    whether it tries them while it builds, which a timing cache makes shorter.
     """
 
     name: str
@@ -50,6 +51,7 @@ class TensorRtProduct:
     modules: tuple[str, ...]
     install: str
     builds_anywhere: bool
+    measures_kernels: bool
     precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
 
     def why_unavailable(self, compute_capability: str = "") -> str:
@@ -213,23 +215,11 @@ class TensorRtProduct:
         plan: BuildPlan,
     ) -> Iterator[Any]:
         """Give the builder's config; keep what it learned about kernels, when it has built."""
-        api = self.api()
         config = builder.create_builder_config()
-        flags = api.BuilderFlag
-        if plan.precision == "tf32":
-            config.set_flag(flags.TF32)
-        else:
-            config.clear_flag(flags.TF32)
-        for level, name in _LEVELS.items():
-            if level in plan.compatibility:
-                config.hardware_compatibility_level = getattr(api.HardwareCompatibilityLevel, name)
-        if Compatibility.VERSION in plan.compatibility:
-            config.set_flag(flags.VERSION_COMPATIBLE)
-        if plan.strip_weights:
-            config.set_flag(flags.STRIP_PLAN)
-            config.set_flag(flags.REFIT_IDENTICAL)
+        self._set_flags(config, plan)
         if plan.workspace_bytes:
-            config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, plan.workspace_bytes)
+            pool = self.api().MemoryPoolType.WORKSPACE
+            config.set_memory_pool_limit(pool, plan.workspace_bytes)
         if plan.compute_capability:
             config.num_compute_capabilities = 1
             config.set_compute_capability(self._capabilities()[plan.compute_capability], 0)
@@ -239,11 +229,29 @@ class TensorRtProduct:
                 shapes = [shape_in(graph, spec, ranges, corner) for corner in range(3)]
                 profile.set_shape(spec.name, *shapes)
             config.add_optimization_profile(profile)
-        cache = None if plan.timing_cache is None else self._open_cache(config, plan.timing_cache)
+        if plan.timing_cache is None or not self.measures_kernels:
+            yield config
+            return
+        cache = self._open_cache(config, plan.timing_cache)
         yield config
-        if cache is not None and plan.timing_cache is not None:
-            plan.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(plan.timing_cache, bytes(cache.serialize()))
+        plan.timing_cache.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(plan.timing_cache, bytes(cache.serialize()))
+
+    def _set_flags(self, config: Any, plan: BuildPlan) -> None:  # noqa: ANN401
+        flags = self.api().BuilderFlag
+        if plan.precision == "tf32":
+            config.set_flag(flags.TF32)
+        else:
+            config.clear_flag(flags.TF32)
+        if Compatibility.VERSION in plan.compatibility:
+            config.set_flag(flags.VERSION_COMPATIBLE)
+        if plan.strip_weights:
+            config.set_flag(flags.STRIP_PLAN)
+            config.set_flag(flags.REFIT_IDENTICAL)
+        for level, name in _LEVELS.items():
+            if level in plan.compatibility:
+                levels = self.api().HardwareCompatibilityLevel
+                config.hardware_compatibility_level = getattr(levels, name)
 
     def _open_cache(self, config: Any, path: Path) -> Any:  # noqa: ANN401
         """Give the builder what was measured before; what another version measured is no use."""
@@ -287,6 +295,7 @@ TENSORRT = TensorRtProduct(
     modules=("tensorrt",),
     install="pip install tensorrt (NVIDIA's index), or use NVIDIA's Triton container",
     builds_anywhere=False,
+    measures_kernels=True,
 )
 TENSORRT_RTX = TensorRtProduct(
     name="tensorrt_rtx",
@@ -294,4 +303,5 @@ TENSORRT_RTX = TensorRtProduct(
     modules=("tensorrt_rtx", "tensorrt_rtx_bindings"),
     install="pip install 'sensorium[rtx]'",
     builds_anywhere=True,
+    measures_kernels=False,
 )

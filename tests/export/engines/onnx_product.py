@@ -1,4 +1,4 @@
-"""A product that runs without a GPU: the graph in its precision, by ONNX Runtime as it is written."""
+"""A product that runs without a GPU: the graph in its precision, computed by ONNX Runtime."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +45,7 @@ class OnnxProduct:
         """A processor."""
         return Target("a processor", compute_capability)
 
-    def problems(self, graph: GraphFile) -> tuple[NodeProblem, ...]:
+    def problems(self, graph: GraphFile) -> tuple[NodeProblem, ...]:  # noqa: ARG002
         """It takes all graphs that are exported."""
         return ()
 
@@ -57,7 +57,12 @@ class OnnxProduct:
         return data
 
     @contextmanager
-    def runner(self, graph: GraphFile, engine: bytes, plan: BuildPlan) -> Iterator[Runner]:
+    def runner(
+        self,
+        graph: GraphFile,  # noqa: ARG002
+        engine: bytes,
+        plan: BuildPlan,  # noqa: ARG002
+    ) -> Iterator[Runner]:
         """Run it as it is written."""
         session = session_as_written(engine)
         yield lambda inputs: run_onnx(session, inputs)

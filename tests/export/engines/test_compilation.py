@@ -1,44 +1,32 @@
 """From a published repository to proven engines, with ONNX Runtime as what builds and runs them."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from tests.export.engines.onnx_product import OnnxProduct
 
 from sensorium.errors import ConfigurationError
-from sensorium_export.bundle import export_bundle
-from sensorium_export.checkpoint import Checkpoint, save
 from sensorium_export.engines import BuildPlan, GraphFile, Runner
 from sensorium_export.engines.choice import chosen_graphs
 from sensorium_export.engines.compilation import Compiled, CompileOptions, compile_bundle
 from sensorium_export.engines.publication import publish_engine
-from sensorium_export.recipe import Recipe
 from sensorium_export.source import Source, open_source
-from sensorium_export.testing import toy_checkpoint
 from sensorium_server.engine_gate import EngineRuntime, usable_engines
 from sensorium_server.engine_record import read_records
 from sensorium_server.manifest import check
 
+CHECKPOINT = Path("checkpoints/playroom")
 GRAPH = "text_encoder"
-OVERFLOW = 2e4
-
-
-@pytest.fixture
-def models(repository: Path, tmp_path: Path) -> Path:
-    """A repository to write into."""
-    return Path(shutil.copytree(repository, tmp_path / "models"))
-
-
-@pytest.fixture(scope="module")
-def source(toy: Checkpoint) -> Source:
-    """The toy as export opens it."""
-    return open_source(toy.path)
+FILE = "text_encoder/1/model.onnx"
+OVERFLOW = 1e6
 
 
 def compiled(
@@ -135,32 +123,40 @@ def test_what_cannot_be_adopted_is_told(
 
 
 @pytest.fixture(scope="module")
-def loud(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose text encoder has numbers in one layer that fp16 cannot hold."""
-    root = tmp_path_factory.mktemp("loud")
-    checkpoint = toy_checkpoint(root / "loud", modalities=())
-    layer = checkpoint.model.get_submodule(GRAPH).layers[0].feedforward
-    with torch.no_grad():
-        layer[0].weight.mul_(OVERFLOW)
-        layer[0].bias.mul_(OVERFLOW)
-        layer[2].weight.div_(OVERFLOW)
-    save(root / "loud", checkpoint.config, checkpoint.model)
-    export_bundle(root / "loud", root / "models")
-    return root
+def loud(tmp_path_factory: pytest.TempPathFactory) -> tuple[Source, Path]:
+    """A text encoder with numbers in one layer that fp16 cannot hold, as module and as graph."""
+    source = open_source(CHECKPOINT)
+    model = onnx.load(f"model_repository/{FILE}")
+    layer: Any = source.model.get_submodule(f"{GRAPH}.blocks.0.feedforward")
+    factors = {layer.up.weight: OVERFLOW, layer.up.bias: OVERFLOW, layer.down.weight: 1 / OVERFLOW}
+    for parameter, factor in factors.items():
+        written = parameter.detach().numpy().T
+        [weight] = [
+            one
+            for one in model.graph.initializer
+            if np.array_equal(numpy_helper.to_array(one), written)
+        ]
+        weight.CopyFrom(numpy_helper.from_array(written * np.float32(factor), weight.name))
+        with torch.no_grad():
+            parameter.mul_(factor)
+    repository = tmp_path_factory.mktemp("loud") / "models"
+    (repository / FILE).parent.mkdir(parents=True)
+    (repository / FILE).write_bytes(model.SerializeToString())
+    return source, repository
 
 
-def test_nodes_that_need_fp32_are_found_and_kept(loud: Path) -> None:
+def test_nodes_that_need_fp32_are_found_and_kept(loud: tuple[Source, Path]) -> None:
     """Only what overflows is in fp32, the engine is right with it, and the record has its cost."""
     product = OnnxProduct()
 
-    [one] = compiled(open_source(loud / "loud"), product, loud / "models", rebuilds=200)
+    [one] = compiled(loud[0], product, loud[1], rebuilds=200)
 
     record = one.record
     assert record is not None
     assert record.parity is not None
     assert record.parity.passed
     assert record.cost > 0
-    graph = onnx.load(loud / "models/text_encoder/1/model.onnx").graph
+    graph = onnx.load(loud[1] / FILE).graph
     operators = [one.op_type for one in graph.node if one.name in record.kept]
     assert operators
     assert len(operators) < len(graph.node) / 4
@@ -168,11 +164,11 @@ def test_nodes_that_need_fp32_are_found_and_kept(loud: Path) -> None:
     assert product.built[-1].kept != product.built[0].kept == frozenset()
 
 
-def test_search_ends_with_the_rebuilds_that_are_allowed(loud: Path) -> None:
+def test_search_ends_with_the_rebuilds_that_are_allowed(loud: tuple[Source, Path]) -> None:
     """With few rebuilds more nodes stay in fp32, and the engine is right all the same."""
     product = OnnxProduct()
 
-    [one] = compiled(open_source(loud / "loud"), product, loud / "models", rebuilds=2)
+    [one] = compiled(loud[0], product, loud[1], rebuilds=2)
 
     assert len(product.built) == 3
     assert one.record is not None
@@ -222,7 +218,9 @@ def test_one_graph_s_trouble_is_not_another_s(source: Source, models: Path) -> N
 def test_product_that_cannot_build_says_so(source: Source, models: Path) -> None:
     """Before anything is built."""
     with pytest.raises(ConfigurationError, match="it builds for no GPU"):
-        compiled(source, OnnxProduct(), models, plan=BuildPlan("fp32", (), "8.6"))  # type: ignore[arg-type]
+        compiled(
+            source, OnnxProduct(), models, plan=BuildPlan("fp32", (), compute_capability="8.6")
+        )
 
 
 def test_later_engine_takes_the_earlier_one_s_place(source: Source, models: Path) -> None:
@@ -257,35 +255,24 @@ def test_graph_that_was_exported_anew_meanwhile_gets_no_engine(
     assert (models / record.file).read_bytes() != b"engine"
 
 
-def test_export_removes_engines_of_what_was_there(toy: Checkpoint, models: Path) -> None:
-    """Engines and their records go with the graphs that they were built from."""
-    source = open_source(toy.path)
-    compiled(source, OnnxProduct(), models)
-
-    export_bundle(toy.path, models)
-
-    assert read_records(models, source.recipe.name) == ()
-    assert not (models / "text_encoder/1/model.typed").exists()
-
-
-def test_precisions_are_chosen_by_graph_and_by_stage(recipe: Recipe) -> None:
+def test_precisions_are_chosen_by_graph_and_by_stage(source: Source) -> None:
     """A word alone is for all graphs, a stage's for its graphs; the later one counts."""
     product = OnnxProduct()
 
     chosen = chosen_graphs(
-        ["fp32", "text_decoder=fp16"], ["text_decoder", GRAPH], recipe, product, "fp16"
+        ["fp32", "text_decoder=fp16"], ["text_decoder", GRAPH], source.recipe, product, "fp16"
     )
 
     assert chosen == {GRAPH: "fp32", "text_decoder/cross": "fp16", "text_decoder/step": "fp16"}
-    one = chosen_graphs(["text_decoder/step=fp32"], [], recipe, product, "fp16")
+    one = chosen_graphs(["text_decoder/step=fp32"], [], source.recipe, product, "fp16")
     assert one["text_decoder/step"] == "fp32"
     assert one["text_decoder/cross"] == one["fusion"] == "fp16"
 
 
-def test_unknown_graphs_and_precisions_are_all_told(recipe: Recipe) -> None:
+def test_unknown_graphs_and_precisions_are_all_told(source: Source) -> None:
     """Each with those that there are."""
     with pytest.raises(ConfigurationError) as raised:
-        chosen_graphs(["fp4", "lips=fp16"], ["ears"], recipe, OnnxProduct(), "fp16")
+        chosen_graphs(["fp4", "lips=fp16"], ["ears"], source.recipe, OnnxProduct(), "fp16")
 
     told = str(raised.value).splitlines()
     assert told[0] == 'precision "fp4": onnx builds fp32, fp16'

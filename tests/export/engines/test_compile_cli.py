@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,40 +11,36 @@ from tests.export.engines.onnx_product import OnnxProduct
 from typer.testing import CliRunner, Result
 
 from sensorium.cli import main
-from sensorium_export.checkpoint import Checkpoint
 from sensorium_server.engine_record import read_records
 
+CHECKPOINT = Path("checkpoints/playroom")
 Compile = Callable[..., Result]
 
 
 @pytest.fixture
-def models(repository: Path, tmp_path: Path) -> Path:
-    """A repository to write into."""
-    return Path(shutil.copytree(repository, tmp_path / "models"))
-
-
-@pytest.fixture
-def compile_(toy: Checkpoint, models: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
+def compile_(models: Path, monkeypatch: pytest.MonkeyPatch) -> Compile:
     """The command, with what runs without a GPU in the place of TensorRT."""
     monkeypatch.setattr("sensorium_export.engines.product_named", lambda _name: OnnxProduct())
 
     def run(*arguments: object) -> Result:
-        words = ["compile", toy.path, "--repository", models, *arguments]
+        words = ["compile", CHECKPOINT, "--repository", models, *arguments]
         return CliRunner().invoke(main, [str(word) for word in words])
 
     return run
 
 
-def test_every_engine_is_told(compile_: Compile, models: Path, toy: Checkpoint) -> None:
+def test_every_engine_is_told(compile_: Compile, models: Path) -> None:
     """A line for each on stdout; the record has the command that was typed."""
     done = compile_("--graph", "text_encoder", "--precision", "fp32", "--precision", "fp16")
 
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("text_encoder/1/model.typed: fp16, like PyTorch in ")
-    [record] = read_records(models, toy.name)
+    [record] = read_records(models, "playroom")
     assert record.command == shlex.join(
-        ["sensorium", "compile", str(toy.path), "--repository", str(models)]
-        + ["--precision", "fp32", "--precision", "fp16", "--graph", "text_encoder"]
+        [
+            *("sensorium", "compile", str(CHECKPOINT), "--repository", str(models)),
+            *("--precision", "fp32", "--precision", "fp16", "--graph", "text_encoder"),
+        ]
     )
 
 
@@ -88,8 +83,9 @@ def test_trtexec_commands_are_printed(compile_: Compile, models: Path, tmp_path:
         *("--hardwareCompatibilityLevel=ampere+", "--memPoolSize=workspace:512M"),
     ):
         assert word in words
-    [least] = [word for word in words if word.startswith("--minShapes=")]
-    assert least.startswith("--minShapes=token_id:1,position:1,past:1x")
+    least = [word for word in words if word.startswith("--minShapes=")]
+    assert len(least) == len([word for word in words if word.startswith("--profile=")]) == 2
+    assert least[0].startswith("--minShapes=token_id:1,position:1,past:1x")
     graph = onnx.load(typed / "text_decoder/1/step.onnx").graph
     assert onnx.TensorProto.FLOAT16 in {one.data_type for one in graph.initializer}
 

@@ -1,6 +1,7 @@
 """Graphs in a lower precision, as ONNX Runtime computes them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,7 +38,7 @@ def graph(
     )
 
 
-def node(operator: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+def node(operator: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:  # noqa: ANN401
     """A node that is called like its output."""
     return helper.make_node(operator, inputs.split(), [output], name=output, **attributes)
 
