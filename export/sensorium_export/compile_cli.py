@@ -23,7 +23,10 @@ from sensorium_export.engines.search_cli import Count, IsSearch, Plot, search_en
 from sensorium_server.engine_gate import Compatibility
 
 if TYPE_CHECKING:
+    from sensorium_export.engines import Product
     from sensorium_export.engines.compilation import Compiled
+    from sensorium_export.engines.profile import Limits
+    from sensorium_export.source import Source
     from sensorium_server.engine_record import EngineRecord
 
 USUAL = "fp16"
@@ -38,81 +41,96 @@ def _checkpoint(path: Path) -> Path:
     return path if path == DEFAULT_CHECKPOINT else checkpoint_of(path)
 
 
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        callback=_checkpoint,
+        help="What PyTorch runs: a directory, a function of your own, or a bundle's name.",
+    ),
+]
+ForProfile = Annotated[
+    Profile,
+    typer.Option(help="gpu for TensorRT, rtx for TensorRT-RTX, cpu for ONNX Runtime."),
+]
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="fp32, tf32, fp16 (the default) or bf16, or that of one graph: "
+        "text_decoder/step=bf16. May be given several times.",
+        show_default=False,
+    ),
+]
+Graphs = Annotated[
+    list[str] | None,
+    typer.Option(help="Compile this graph only. May be given several times.", show_default=False),
+]
+Capability = Annotated[
+    str,
+    typer.Option(
+        help="Build for another GPU than this machine's, as 8.6; rtx only. What is built so is not "
+        "proven, and not used until it is.",
+        show_default=False,
+    ),
+]
+Compatibilities = Annotated[
+    list[Compatibility] | None,
+    typer.Option(
+        help="Let the engine run on more than this version and this GPU; it is slower for it.",
+        show_default=False,
+    ),
+]
+Workspace = Annotated[
+    int, typer.Option(min=0, help="The most memory for intermediate results, MiB; 0: all.")
+]
+TimingCache = Annotated[
+    Path | None,
+    typer.Option(
+        help="A directory that keeps what was measured of kernels, for the next build.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+StripWeights = Annotated[
+    bool, typer.Option("--strip-weights", help="Leave the weights to the ONNX file.")
+]
+Rebuilds = Annotated[
+    int, typer.Option(min=1, help="The most engines built to find nodes that need fp32.")
+]
+Adopt = Annotated[
+    bool,
+    typer.Option(
+        "--adopt",
+        help="Build nothing; prove the engine files that are there, as trtexec made them.",
+    ),
+]
+Trtexec = Annotated[
+    Path | None,
+    typer.Option(
+        help="Build nothing; write the graphs there in their precision, and print a trtexec "
+        "command for each.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+
+
 def compile_engines(
     ctx: typer.Context,
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            callback=_checkpoint,
-            help="What PyTorch runs: a directory, a function of your own, or a bundle's name.",
-        ),
-    ] = DEFAULT_CHECKPOINT,
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     *,
     repository: Repository = DEFAULT_REPOSITORY,
     bundle: Bundle = "",
-    profile: Annotated[
-        Profile,
-        typer.Option(help="gpu for TensorRT, rtx for TensorRT-RTX, cpu for ONNX Runtime."),
-    ] = Profile.GPU,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="fp32, tf32, fp16 (the default) or bf16, or that of one graph: "
-            "text_decoder/step=bf16. May be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    graph: Annotated[
-        list[str] | None,
-        typer.Option(help="Compile this graph only. May be given several times."),
-    ] = None,
-    compute_capability: Annotated[
-        str,
-        typer.Option(
-            help="Build for another GPU than this machine's, as 8.6; rtx only. What is built so "
-            "is not proven, and not used until it is.",
-            show_default=False,
-        ),
-    ] = "",
-    compatibility: Annotated[
-        list[Compatibility] | None,
-        typer.Option(
-            help="Let the engine run on more than this version and this GPU; it is slower for it.",
-        ),
-    ] = None,
-    workspace_mib: Annotated[
-        int, typer.Option(min=0, help="The most memory for intermediate results, MiB; 0: all.")
-    ] = 0,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="A directory that keeps what was measured of kernels, for the next build.",
-            file_okay=False,
-            show_default=False,
-        ),
-    ] = None,
-    strip_weights: Annotated[
-        bool, typer.Option("--strip-weights", help="Leave the weights to the ONNX file.")
-    ] = False,
-    rebuilds: Annotated[
-        int, typer.Option(min=1, help="The most engines built to find nodes that need fp32.")
-    ] = 40,
-    adopt: Annotated[
-        bool,
-        typer.Option(
-            "--adopt",
-            help="Build nothing; prove the engine files that are there, as trtexec made them.",
-        ),
-    ] = False,
-    trtexec: Annotated[
-        Path | None,
-        typer.Option(
-            help="Build nothing; write the graphs there in their precision, and print a trtexec "
-            "command for each.",
-            file_okay=False,
-            show_default=False,
-        ),
-    ] = None,
+    profile: ForProfile = Profile.GPU,
+    precision: Precisions = None,
+    graph: Graphs = None,
+    compute_capability: Capability = "",
+    compatibility: Compatibilities = None,
+    workspace_mib: Workspace = 0,
+    timing_cache: TimingCache = None,
+    strip_weights: StripWeights = False,
+    rebuilds: Rebuilds = 40,
+    adopt: Adopt = False,
+    trtexec: Trtexec = None,
     search: IsSearch = False,
     count: Count = 24,
     plot: Plot = None,
@@ -120,30 +138,21 @@ def compile_engines(
 ) -> None:
     """Compile published graphs into engines, and prove each; exit code 1 if one has none."""
     if search:
-        given = ctx.get_parameter_source("checkpoint")
-        reference = checkpoint if given is not None and given.name == "COMMANDLINE" else None
-        search_engines(
-            repository, bundle, reference,
-            count=count, command=_command(ctx), plot=plot, as_json=as_json,
-        )  # fmt: skip
+        _search(ctx, count, plot, as_json=as_json)
         return
     from sensorium_export.engines import BuildPlan, compilation, product_named  # noqa: PLC0415
     from sensorium_export.engines.choice import chosen_graphs  # noqa: PLC0415
-    from sensorium_export.engines.profile import Limits  # noqa: PLC0415
-    from sensorium_export.manifest import check_origin  # noqa: PLC0415
-    from sensorium_export.source import open_source  # noqa: PLC0415
-    from sensorium_server import settings as server_settings  # noqa: PLC0415
 
-    source = open_source(checkpoint, bundle)
-    check_origin(repository, source.recipe.name, source.path)
+    source = _source(checkpoint, repository, bundle)
     product = product_named(PROFILES[profile])
-    usual = USUAL if USUAL in product.precisions else product.precisions[0]
     options = compilation.CompileOptions(
         repository=repository.resolve(),
-        precision=chosen_graphs(precision or (), graph or (), source.recipe, product, usual),
+        precision=chosen_graphs(
+            precision or (), graph or (), source.recipe, product, _usual(product)
+        ),
         command=_command(ctx),
         plan=BuildPlan(
-            usual,
+            _usual(product),
             (),
             compute_capability=compute_capability,
             compatibility=tuple(compatibility or ()),
@@ -153,19 +162,56 @@ def compile_engines(
         timing_caches=timing_cache,
         rebuilds=rebuilds,
         adopt=adopt,
-        limits=Limits(server_settings.load({"repository": repository}).max_audio_s),
+        limits=_limits(repository),
     )
     if trtexec is not None:
         from sensorium_export.engines.trtexec import commands  # noqa: PLC0415
 
-        for line in commands(source.recipe, product, options, trtexec):
-            typer.echo(line)
+        typer.echo("\n".join(commands(source.recipe, product, options, trtexec)))
         return
     with _progress() as (report, done):
         compiled = compilation.compile_bundle(source, product, options, report, done)
     _show(compiled, as_json=as_json)
     if any(one.record is None for one in compiled):
         raise typer.Exit(1)
+
+
+def _source(checkpoint: Path, repository: Path, bundle: str) -> "Source":
+    """Open the checkpoint that the repository's bundle was made of."""
+    from sensorium_export.manifest import check_origin  # noqa: PLC0415
+    from sensorium_export.source import open_source  # noqa: PLC0415 - imports PyTorch
+
+    source = open_source(checkpoint, bundle)
+    check_origin(repository, source.recipe.name, source.path)
+    return source
+
+
+def _limits(repository: Path) -> "Limits":
+    """Return what the server lets in."""
+    from sensorium_export.engines.profile import Limits  # noqa: PLC0415
+    from sensorium_server import settings as server_settings  # noqa: PLC0415
+
+    return Limits(server_settings.load({"repository": repository}).max_audio_s)
+
+
+def _search(ctx: typer.Context, count: int, plot: Path | None, *, as_json: bool) -> None:
+    """Search, against the checkpoint if the caller named one."""
+    given = ctx.get_parameter_source("checkpoint")
+    is_named = given is not None and given.name == "COMMANDLINE"
+    search_engines(
+        ctx.params["repository"],
+        ctx.params["bundle"],
+        ctx.params["checkpoint"] if is_named else None,
+        count=count,
+        command=_command(ctx),
+        plot=plot,
+        as_json=as_json,
+    )
+
+
+def _usual(product: "Product") -> str:
+    """Return the precision of a product's graphs for which none is asked."""
+    return USUAL if USUAL in product.precisions else product.precisions[0]
 
 
 def _command(ctx: typer.Context) -> str:

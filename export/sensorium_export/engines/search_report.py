@@ -65,8 +65,8 @@ def plot_search(found: Sequence[StageSearch], path: str | os.PathLike[str]) -> P
     axes.axvline(1.0, color="0.25", linewidth=0.8)
     axes.set_yticks(list(places), [f"{stage}: {one.name}" for stage, one in measured], fontsize=7)
     axes.invert_yaxis()
-    axes.set_xlabel("times as fast as the exported graph; green is served, red answers otherwise")
-    return saved(figure, path)
+    axes.set_xlabel("times as fast as exported; green is served, red answers otherwise")
+    return saved(figure, path, bbox_inches="tight")
 
 
 def markdown(found: Sequence[StageSearch]) -> str:

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from sensorium.cli import main
 from sensorium.errors import ConfigurationError
-from sensorium_export.checkpoint import Checkpoint
 from sensorium_export.engines import BuildPlan, GraphFile, product_named
 from sensorium_export.engines import search as search_module
 from sensorium_export.engines.cpu import CpuProduct
@@ -34,6 +33,7 @@ from sensorium_server.swap.engine_cache import EngineCache
 
 pytest.importorskip("openvino")
 
+ROOT = Path(__file__).parents[3]
 STAGE = "text_encoder"
 COUNT = 4
 
@@ -231,9 +231,10 @@ def test_other_graphs_and_precisions_are_refused(evidence: Evidence) -> None:
     assert evidence.reference == "onnx"
 
 
-def test_pytorch_is_the_reference_of_a_checkpoint(toy: Checkpoint, repository: Path) -> None:
+def test_pytorch_is_the_reference_of_a_checkpoint() -> None:
     """With a checkpoint its answers and its tolerances are what engines are held against."""
-    source = open_source(toy.path, "")
+    source = open_source(ROOT / "checkpoints/playroom", "")
+    repository = ROOT / "model_repository"
     found = evidence_from(repository, "", load({"repository": repository}), 1, source)
 
     assert found.reference == "pytorch"
