@@ -230,7 +230,8 @@ class _Bench:
         """Return how many runs fill a measurement."""
         for _ in range(_WARM):
             run()
-        return max(1, round(1e3 * self._plan["seconds"] / way.ms(run, 2)))
+        fitting: float = 1e3 * self._plan["seconds"] / way.ms(run, 2)
+        return max(1, round(fitting))
 
     def _served(
         self, name: str, network: Subject, scratch: Path, alone: dict[str, Any]
