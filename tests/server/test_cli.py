@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from sensorium_server import cli
 from sensorium_server.launch import Endpoints
+from sensorium_server.placement import Placement
 from sensorium_server.settings import Settings, flag_name
 
 runner = CliRunner()
@@ -19,6 +20,7 @@ class FakeServer:
 
     ready_s = 1.25
     pid = 7
+    placements = (Placement("text_encoder", "ONNX Runtime on CUDA"),)
     endpoints = Endpoints("127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3/metrics")
     settings: Settings
 
@@ -69,6 +71,7 @@ def test_ready_line_as_json(app: typer.Typer) -> None:
     assert facts["pid"] == 7
     assert facts["ready_s"] == 1.25
     assert "image_captioning" in facts["tasks"]
+    assert facts["engines"] == {"text_encoder": "ONNX Runtime on CUDA"}
 
 
 def test_flags_reach_the_settings(app: typer.Typer) -> None:
