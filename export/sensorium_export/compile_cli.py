@@ -23,6 +23,7 @@ from sensorium_server.engine_gate import Compatibility
 
 if TYPE_CHECKING:
     from sensorium_export.engines.compilation import Compiled
+    from sensorium_export.source import Source
     from sensorium_server.engine_record import EngineRecord
 
 USUAL = "fp16"
@@ -31,93 +32,102 @@ USUAL = "fp16"
 _MIB = 2**20
 Report = Callable[[str, int, int], None]
 
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        callback=checkpoint_of,
+        help="What PyTorch runs: a directory, a function of your own, or a bundle's name.",
+    ),
+]
+ForProfile = Annotated[Profile, typer.Option(help="gpu for TensorRT, rtx for TensorRT-RTX.")]
+Precisions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="fp32, tf32, fp16 (the default) or bf16, or that of one graph: "
+        "text_decoder/step=bf16. May be given several times.",
+        show_default=False,
+    ),
+]
+Graphs = Annotated[
+    list[str] | None,
+    typer.Option(help="Compile this graph only. May be given several times.", show_default=False),
+]
+Capability = Annotated[
+    str,
+    typer.Option(
+        help="Build for another GPU than this machine's, as 8.6; rtx only. What is built so is not "
+        "proven, and not used until it is.",
+        show_default=False,
+    ),
+]
+Compatibilities = Annotated[
+    list[Compatibility] | None,
+    typer.Option(
+        help="Let the engine run on more than this version and this GPU; it is slower for it.",
+        show_default=False,
+    ),
+]
+Workspace = Annotated[
+    int, typer.Option(min=0, help="The most memory for intermediate results, MiB; 0: all.")
+]
+TimingCache = Annotated[
+    Path | None,
+    typer.Option(
+        help="A directory that keeps what was measured of kernels, for the next build.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+StripWeights = Annotated[
+    bool, typer.Option("--strip-weights", help="Leave the weights to the ONNX file.")
+]
+Rebuilds = Annotated[
+    int, typer.Option(min=1, help="The most engines built to find nodes that need fp32.")
+]
+Adopt = Annotated[
+    bool,
+    typer.Option(
+        "--adopt",
+        help="Build nothing; prove the engine files that are there, as trtexec made them.",
+    ),
+]
+Trtexec = Annotated[
+    Path | None,
+    typer.Option(
+        help="Build nothing; write the graphs there in their precision, and print a trtexec "
+        "command for each.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+
 
 def compile_engines(
     ctx: typer.Context,
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            callback=checkpoint_of,
-            help="What PyTorch runs: a directory, a function of your own, or a bundle's name.",
-        ),
-    ] = DEFAULT_CHECKPOINT,
+    checkpoint: Checkpoint = DEFAULT_CHECKPOINT,
     *,
     repository: Repository = DEFAULT_REPOSITORY,
     bundle: Bundle = "",
-    profile: Annotated[
-        Profile, typer.Option(help="gpu for TensorRT, rtx for TensorRT-RTX.")
-    ] = Profile.GPU,
-    precision: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="fp32, tf32, fp16 (the default) or bf16, or that of one graph: "
-            "text_decoder/step=bf16. May be given several times.",
-            show_default=False,
-        ),
-    ] = None,
-    graph: Annotated[
-        list[str] | None,
-        typer.Option(help="Compile this graph only. May be given several times."),
-    ] = None,
-    compute_capability: Annotated[
-        str,
-        typer.Option(
-            help="Build for another GPU than this machine's, as 8.6; rtx only. What is built so "
-            "is not proven, and not used until it is.",
-            show_default=False,
-        ),
-    ] = "",
-    compatibility: Annotated[
-        list[Compatibility] | None,
-        typer.Option(
-            help="Let the engine run on more than this version and this GPU; it is slower for it.",
-        ),
-    ] = None,
-    workspace_mib: Annotated[
-        int, typer.Option(min=0, help="The most memory for intermediate results, MiB; 0: all.")
-    ] = 0,
-    timing_cache: Annotated[
-        Path | None,
-        typer.Option(
-            help="A directory that keeps what was measured of kernels, for the next build.",
-            file_okay=False,
-            show_default=False,
-        ),
-    ] = None,
-    strip_weights: Annotated[
-        bool, typer.Option("--strip-weights", help="Leave the weights to the ONNX file.")
-    ] = False,
-    rebuilds: Annotated[
-        int, typer.Option(min=1, help="The most engines built to find nodes that need fp32.")
-    ] = 40,
-    adopt: Annotated[
-        bool,
-        typer.Option(
-            "--adopt",
-            help="Build nothing; prove the engine files that are there, as trtexec made them.",
-        ),
-    ] = False,
-    trtexec: Annotated[
-        Path | None,
-        typer.Option(
-            help="Build nothing; write the graphs there in their precision, and print a trtexec "
-            "command for each.",
-            file_okay=False,
-            show_default=False,
-        ),
-    ] = None,
+    profile: ForProfile = Profile.GPU,
+    precision: Precisions = None,
+    graph: Graphs = None,
+    compute_capability: Capability = "",
+    compatibility: Compatibilities = None,
+    workspace_mib: Workspace = 0,
+    timing_cache: TimingCache = None,
+    strip_weights: StripWeights = False,
+    rebuilds: Rebuilds = 40,
+    adopt: Adopt = False,
+    trtexec: Trtexec = None,
     as_json: AsJson = False,
 ) -> None:
     """Compile published graphs into engines, and prove each; exit code 1 if one has none."""
     from sensorium_export.engines import BuildPlan, compilation, product_named  # noqa: PLC0415
     from sensorium_export.engines.choice import chosen_graphs  # noqa: PLC0415
     from sensorium_export.engines.profile import Limits  # noqa: PLC0415
-    from sensorium_export.manifest import check_origin  # noqa: PLC0415
-    from sensorium_export.source import open_source  # noqa: PLC0415
     from sensorium_server import settings as server_settings  # noqa: PLC0415
 
-    source = open_source(checkpoint, bundle)
-    check_origin(repository, source.recipe.name, source.path)
+    source = _source(checkpoint, repository, bundle)
     product = product_named(PROFILES[profile])
     options = compilation.CompileOptions(
         repository=repository.resolve(),
@@ -139,14 +149,23 @@ def compile_engines(
     if trtexec is not None:
         from sensorium_export.engines.trtexec import commands  # noqa: PLC0415
 
-        for line in commands(source.recipe, product, options, trtexec):
-            typer.echo(line)
+        typer.echo("\n".join(commands(source.recipe, product, options, trtexec)))
         return
     with _progress() as (report, done):
         compiled = compilation.compile_bundle(source, product, options, report, done)
     _show(compiled, as_json=as_json)
     if any(one.record is None for one in compiled):
         raise typer.Exit(1)
+
+
+def _source(checkpoint: Path, repository: Path, bundle: str) -> "Source":
+    """Open the checkpoint that the repository's bundle was made of."""
+    from sensorium_export.manifest import check_origin  # noqa: PLC0415
+    from sensorium_export.source import open_source  # noqa: PLC0415 - imports PyTorch
+
+    source = open_source(checkpoint, bundle)
+    check_origin(repository, source.recipe.name, source.path)
+    return source
 
 
 def _command(ctx: typer.Context) -> str:

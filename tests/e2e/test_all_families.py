@@ -11,6 +11,11 @@ from tests.server import media
 from typer.testing import CliRunner, Result
 
 from sensorium.cli import main
+from sensorium_export.engines import BuildPlan, GraphFile
+from sensorium_export.engines.compilation import CompileOptions, graph_file, plan_for
+from sensorium_export.engines.tensorrt import TENSORRT_RTX
+from sensorium_export.graphs import Graph, graphs_of
+from sensorium_export.source import Source, open_source
 from sensorium_server.launch import Endpoints, Server
 
 pytestmark = pytest.mark.triton
@@ -47,6 +52,24 @@ ASKED: Mapping[str, tuple[str, ...]] = {
     "x_clip": ("embed", "--video", "clip.mp4"),
 }
 """What each is asked by the command."""
+
+REFUSED: frozenset[tuple[str, str, str, str]] = frozenset()
+"""What TensorRT-RTX refuses: bundle, graph, node, operator. It takes all, so far."""
+
+BUILT = (
+    ("blip_vqa", "fusion"),
+    ("clap", "audio_encoder"),
+    ("clip", "image_encoder"),
+    ("resnet", "image_encoder"),
+    ("t5", "text_encoder"),
+    ("wav2vec2", "audio_encoder"),
+    ("whisper", "text_decoder/step"),
+    ("x_clip", "video_encoder"),
+)
+"""A graph of each kind of network: bundle and graph."""
+
+NO_RTX = TENSORRT_RTX.why_unavailable("8.6")
+needs_rtx = pytest.mark.skipif(bool(NO_RTX), reason=NO_RTX)
 
 
 def run(*arguments: object) -> Result:
@@ -89,6 +112,60 @@ def test_family_is_proven(
 
     assert verified.exit_code == 0, verified.output
     assert json.loads(verified.stdout)["tasks"]
+
+
+def graphs_in(directory: Path, repository: Path) -> dict[str, tuple[Source, Graph, GraphFile]]:
+    """The graphs of a family's bundle, as they are published."""
+    source = open_source(directory)
+    return {
+        graph.name: (source, graph, graph_file(repository, source.recipe, graph))
+        for graph in graphs_of(source.recipe)
+    }
+
+
+@needs_rtx
+@pytest.mark.parametrize("name", ASKED)
+def test_family_is_taken_by_tensorrt_rtx(
+    directories: Mapping[str, Path], repository: Path, name: str
+) -> None:
+    """Its parser takes every node, but for those that are known; the known ones are refused."""
+    refused = {
+        (name, graph, problem.node, problem.operator)
+        for graph, (_, _, file) in graphs_in(directories[name], repository).items()
+        for problem in TENSORRT_RTX.problems(file)
+    }
+
+    assert refused == {one for one in REFUSED if one[0] == name}
+
+
+@needs_rtx
+@pytest.mark.parametrize(("name", "graph"), BUILT)
+def test_kind_of_network_is_built_by_tensorrt_rtx(
+    directories: Mapping[str, Path], repository: Path, name: str, graph: str
+) -> None:
+    """One of each kind becomes an engine in fp16, with all of its profiles."""
+    source, one, file = graphs_in(directories[name], repository)[graph]
+    options = CompileOptions(
+        repository, {graph: "fp16"}, "again", BuildPlan("fp16", (), compute_capability="8.6")
+    )
+
+    assert TENSORRT_RTX.build(file, plan_for(one, source.recipe, TENSORRT_RTX, options))
+
+
+@needs_rtx
+@pytest.mark.full_size
+@pytest.mark.parametrize("name", ASKED)
+def test_family_is_built_by_tensorrt_rtx(
+    directories: Mapping[str, Path], repository: Path, name: str
+) -> None:
+    """Every graph that is taken becomes an engine in fp16; it takes minutes for all families."""
+    for graph, (source, one, file) in graphs_in(directories[name], repository).items():
+        if any(refused[:2] == (name, graph) for refused in REFUSED):
+            continue
+        options = CompileOptions(
+            repository, {graph: "fp16"}, "again", BuildPlan("fp16", (), compute_capability="8.6")
+        )
+        assert TENSORRT_RTX.build(file, plan_for(one, source.recipe, TENSORRT_RTX, options))
 
 
 @pytest.mark.parametrize("name", ASKED)
