@@ -111,9 +111,10 @@ def _write(results: dict[str, Any], output: Path | None, *, is_whole: bool) -> N
     target.write_text(json.dumps(results, indent=2) + "\n")
     plot(results, target.with_suffix(".png"))
     text = markdown(results)
-    target.with_suffix(".md").write_text(text + "\n")
-    if target.parent == RESULTS:
+    if target.resolve().parent == RESULTS:
         update_page("engines", text)
+    else:
+        target.with_suffix(".md").write_text(text + "\n")
 
 
 def _device(device: str) -> str:
@@ -230,7 +231,8 @@ class _Bench:
         """Return how many runs fill a measurement."""
         for _ in range(_WARM):
             run()
-        return max(1, round(1e3 * self._plan["seconds"] / way.ms(run, 2)))
+        fitting: float = 1e3 * self._plan["seconds"] / way.ms(run, 2)
+        return max(1, round(fitting))
 
     def _served(
         self, name: str, network: Subject, scratch: Path, alone: dict[str, Any]

@@ -32,6 +32,7 @@ def test_wheel_holds_the_four_packages_and_nothing_else(wheel: zipfile.ZipFile) 
         "sensorium/py.typed",
         "sensorium_server/profiles/cpu.toml",
         "sensorium_server/backends/onnxruntime/model.py",
+        "sensorium_server/backends/tensorrt/model.py",
         "sensorium_server/backends/decoder/model.py",
         "sensorium_export/tolerance.toml",
     ],

@@ -91,13 +91,13 @@ class PyTorch(HostTimed):
         """Return the milliseconds of a run; by CUDA events on a GPU."""
         if self._device == "cpu":
             return super().ms(run, repeats)
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()  # type: ignore[no-untyped-call]
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record()
         for _ in range(repeats):
             run()
-        end.record()  # type: ignore[no-untyped-call]
-        end.synchronize()  # type: ignore[no-untyped-call]
-        return float(begin.elapsed_time(end)) / repeats  # type: ignore[no-untyped-call]
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / repeats
 
 
 class OnnxRuntime(HostTimed):

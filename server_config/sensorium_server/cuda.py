@@ -41,7 +41,8 @@ class CudaDevice:
         self.stream = int(called(cudart().cudaStreamCreateWithFlags, flags))
 
     def allocate(self, size: int) -> CudaMemory:
-        """Return so many bytes of the GPU."""
+        """Return so many bytes of the GPU; a thread that is new to CUDA would use the first one."""
+        called(cudart().cudaSetDevice, self.dlpack_device[1])
         return CudaMemory(size)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:

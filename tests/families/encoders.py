@@ -247,7 +247,11 @@ def clip_vit_l14(path: Path, seed: int = 0) -> Path:
 
 
 def _clip_of_size(
-    path: Path, seed: int, text: dict[str, int], vision: dict[str, int], **both: int
+    path: Path,
+    seed: int,
+    text: dict[str, int],
+    vision: dict[str, int],
+    projection_dim: int = 512,
 ) -> Path:
     clip(path, seed)
     config = CLIPConfig.from_pretrained(path)
@@ -258,5 +262,5 @@ def _clip_of_size(
     torch.manual_seed(seed)
     size = {"height": 224, "width": 224}
     processor = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size=size)
-    large = CLIPConfig(text_config=ids | text, vision_config=vision, **both)
+    large = CLIPConfig(text_config=ids | text, vision_config=vision, projection_dim=projection_dim)
     return saved(path, CLIPModel(large), processor)

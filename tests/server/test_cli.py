@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from sensorium_server import cli
 from sensorium_server.launch import Endpoints
+from sensorium_server.placement import Placement
 from sensorium_server.settings import Settings, flag_name
 
 runner = CliRunner()
@@ -20,6 +21,7 @@ class FakeServer:
 
     ready_s = 1.25
     pid = 7
+    placements = (Placement("text_encoder", "ONNX Runtime on CUDA"),)
     endpoints = Endpoints(
         "127.0.0.1:1",
         "http://127.0.0.1:2",
@@ -90,6 +92,7 @@ def test_ready_line_as_json(app: typer.Typer) -> None:
     assert facts["pid"] == 7
     assert facts["ready_s"] == 1.25
     assert "image_captioning" in facts["tasks"]
+    assert facts["engines"] == {"text_encoder": "ONNX Runtime on CUDA"}
 
 
 def test_log_as_json(app: typer.Typer) -> None:

@@ -35,9 +35,9 @@ def test_settings_become_flags(tmp_path: Path) -> None:
 
 
 def test_config_name_only_when_asked_for() -> None:
-    """Another config than config.pbtxt is used only when the profile names one."""
+    """Another config than config.pbtxt is used only when one is named."""
     assert not [flag for flag in flags(load()) if "model-config-name" in flag]
-    assert "--model-config-name=gpu" in flags(load({"profile": "gpu"}))
+    assert "--model-config-name=gpu" in flags(load({"model_config_name": "gpu"}))
 
 
 def test_connections_live_for_ever_unless_told() -> None:
