@@ -118,7 +118,7 @@ _WRONG = (
         "or refused by a queue.",
         [
             Query(
-                f"sum by (stage, reason) (stage:sensorium_refused:rate5m{{{WHERE}}}) > 0",
+                f"sum by (stage, reason) (stage:sensorium_refused:rate5m{{{WHERE}}}) > 0.001",
                 "{{stage}}: {{reason}}",
             )
         ],
