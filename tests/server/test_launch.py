@@ -59,7 +59,7 @@ def test_stop_before_the_launch_is_heeded(
     toy_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told to stop while it still checks files, a server does not launch Triton any more."""
-    monkeypatch.setattr(launch, "runtime", lambda _: None)
+    monkeypatch.setattr(launch, "runtime", lambda *_: None)
     ports = dict(FREE_PORTS)
     server = Server(load({"repository": toy_repository, **ports}))
     server.request_stop()
