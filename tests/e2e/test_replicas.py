@@ -112,13 +112,15 @@ def serving(folder: Path, replicas: int) -> Iterator[Served]:
         assert process.stdout is not None
         reader = threading.Thread(target=read, args=[process.stderr])
         reader.start()
-        line = process.stdout.readline()
-        assert line, log
-        facts = json.loads(line)
-        assert len(facts["replicas"]) == replicas
-        yield Served(process, repository, facts["grpc"], facts["http"], log)
-        process.kill()
-        reader.join()
+        try:
+            line = process.stdout.readline()
+            assert line, log
+            facts = json.loads(line)
+            assert len(facts["replicas"]) == replicas
+            yield Served(process, repository, facts["grpc"], facts["http"], log)
+        finally:
+            process.terminate()
+            reader.join()
 
 
 @pytest.fixture(scope="module")
