@@ -3,6 +3,7 @@ import inspect
 import subprocess
 import sys
 from importlib.resources import files
+from types import FunctionType
 
 import pytest
 from tests.client.conftest import Caller
@@ -117,8 +118,12 @@ def test_the_twins_have_the_same_methods() -> None:
 
 
 def test_every_public_name_is_exported() -> None:
-    """`__all__` is complete: every public class of the package is in it."""
-    public = {name for name, value in vars(sensorium).items() if isinstance(value, type)}
+    """`__all__` is complete: every public class and function of the package is in it."""
+    public = {
+        name
+        for name, value in vars(sensorium).items()
+        if isinstance(value, type | FunctionType) and not name.startswith("_")
+    }
 
     assert public | {"__version__"} == set(sensorium.__all__)
     assert files("sensorium").joinpath("py.typed").is_file()

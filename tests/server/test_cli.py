@@ -117,7 +117,9 @@ def test_ready_line_of_replicas(app: typer.Typer) -> None:
     text = runner.invoke(app, flags).stdout
     facts = json.loads(runner.invoke(app, [*flags, "--json"]).stdout)
 
-    assert " · replica 0 metrics http://127.0.0.1:3/metrics and http://127.0.0.1:4/metrics · " in text
+    assert (
+        " · replica 0 metrics http://127.0.0.1:3/metrics and http://127.0.0.1:4/metrics · " in text
+    )
     assert facts["replicas"][0]["grpc"] == "127.0.0.1:1"
     assert facts["replicas"][0]["pid"] == 8
 
