@@ -124,6 +124,14 @@ def verify(
     card: Annotated[
         Path | None, typer.Option(help="Write the card there as Markdown.", show_default=False)
     ] = None,
+    engines: Annotated[
+        bool,
+        typer.Option(
+            "--engines",
+            help="Ask a server with the bundle's compiled engines, judged by their precisions; "
+            "what serves without them stays proven as it is.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Prove that the served answers are PyTorch's, from raw bytes; exit code 1 if they are not."""
@@ -134,7 +142,7 @@ def verify(
     from sensorium_export import verify as verification  # noqa: PLC0415 - imports PyTorch
 
     options = verification.Options(
-        checkpoint, repository, count, seed, pictures, grpc, http, bundle
+        checkpoint, repository, count, seed, pictures, grpc, http, bundle, engines
     )
     with _status() as advance:
         found = verification.verify(options, advance)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from sensorium import Client
 from sensorium.contract import TASKS, DType
 from sensorium.errors import SensoriumError
 from sensorium_export.agreement import Outputs
+from sensorium_export.engines.serving import engine_precisions
 from sensorium_export.judgement import Figures, Judge, judged
 from sensorium_export.manifest import check_origin, precision_in
 from sensorium_export.parity_card import STAGE_WAYS, TASK_WAYS, Card, failure_lines
@@ -44,7 +46,9 @@ class Options:
 
     `grpc` and `http` are addresses of a running server; without them one is started on the
     repository. `pictures` is a folder of real pictures to use as well. `bundle` is the name that
-    the checkpoint was exported by, if it got one.
+    the checkpoint was exported by, if it got one. With `engines` the server that is asked serves
+    the bundle's compiled engines, the tolerances are those of their precisions, and the card that
+    the gate of bundles reads stays as it is.
     """
 
     checkpoint: Path
@@ -55,6 +59,7 @@ class Options:
     grpc: str | None = None
     http: str | None = None
     bundle: str = ""
+    engines: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,10 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
     check_repository(options.repository, recipe)
     check_digests(options.repository)
     check_origin(options.repository, recipe.name, source.path)
-    tolerances = _tolerances(recipe, precision_in(options.repository, recipe.name))
+    precision = precision_in(options.repository, recipe.name)
+    if options.engines:
+        precision |= engine_precisions(options.repository, recipe.name)
+    tolerances = _tolerances(recipe, precision)
     questions = [""]
     if recipe.text is not None and "text_preprocess" in recipe.stages:
         questions = questions_of(
@@ -139,8 +147,9 @@ def verify(options: Options, advance: Advance = lambda _done: None) -> Card:
                     found = answers_from(client, task, inputs, concurrency)
                     figures[way] = trial.task_figures(task, way, found)
     card = Card(recipe.name, tolerances, tasks, stages)
-    verdict = Verdict(card.has_passed, len(inputs), failure_lines(card))
-    write_verdict(options.repository, recipe.name, verdict)
+    if not options.engines:
+        verdict = Verdict(card.has_passed, len(inputs), failure_lines(card))
+        write_verdict(options.repository, recipe.name, verdict)
     return card
 
 
@@ -156,8 +165,11 @@ def _addresses(options: Options, settings: Settings, advance: Advance) -> Iterat
         yield options.grpc, options.http
         return
     advance("starting Triton")
-    with Server(settings, log=lambda _line: None) as server:
-        yield server.endpoints.grpc, server.endpoints.http
+    with TemporaryDirectory() as cache:
+        if options.engines:
+            settings = settings.model_copy(update={"engines": cache})
+        with Server(settings, log=lambda _line: None) as server:
+            yield server.endpoints.grpc, server.endpoints.http
 
 
 def _stage_outputs(chain: ServingChain, runs: Sequence[StageRun], size: int) -> Found:

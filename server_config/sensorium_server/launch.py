@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,6 +39,8 @@ _POLL_S = 0.02
 _KILL_AFTER_S = 5.0
 _START_ATTEMPTS = 3
 _RESTART_WINDOW_S = 600.0
+_TAKEN = "already in use"
+_PORT_PAUSE_S = 1.0
 _FAILED_MODEL = re.compile(r"failed to load '([^']+)' version \d+: (.*?)(?:\\n|\"?$)")
 
 
@@ -70,6 +72,10 @@ def endpoints_of(settings: Settings, ports: Ports) -> Endpoints:
 def _host_in_url(host: str) -> str:
     reachable = reachable_host(host)
     return f"[{reachable}]" if ":" in reachable else reachable
+
+
+class _PortTakenError(ServerError):
+    """Somebody took a port after it was found free."""
 
 
 class Server:
@@ -257,9 +263,22 @@ class Server:
                     raise
                 self._log(f"{crash.message.splitlines()[0]} Starting it again.")
                 self._telemetry.triton_restarts()
+                if isinstance(crash, _PortTakenError):
+                    self._reserve_anew()
             else:
                 self._is_up = True
                 return
+
+    def _reserve_anew(self) -> None:
+        """Choose other ports where any will do; that of the service metrics is open already.
+
+        A server that was ready keeps its ports: a killed Triton's may take a moment to be free.
+        """
+        if self.ready_s:
+            time.sleep(_PORT_PAUSE_S)
+            return
+        ports = reserve_ports(self._settings.model_copy(update={"service_metrics_port": 0}))
+        self._ports = replace(ports, service_metrics=self._ports.service_metrics)
 
     def _await_ready(self, process: TritonProcess) -> None:
         deadline = time.monotonic() + self._settings.startup_timeout_s
@@ -299,6 +318,8 @@ class Server:
         if failed:
             reasons = "\n".join(f"model {name}: {reason}" for name, reason in failed.items())
             return ConfigurationError(f"Triton could not load every model.\n{reasons}")
+        if any(_TAKEN in line for line in process.lines):
+            return _PortTakenError(f"A port was taken while Triton started.{process.last_lines()}")
         if code < 0:
             return ServerError(
                 f"Triton crashed with code {code} while starting.{process.last_lines()}"

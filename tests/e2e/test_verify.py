@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sensorium_export.ensembles import ENSEMBLES
 from sensorium_export.parity_card import TASK_WAYS, Card, failure_lines
 from sensorium_export.verify import Options, verify
 from sensorium_server import settings
+from sensorium_server.engine_record import read_records, write_records
 from sensorium_server.launch import Server
 from sensorium_server.manifest import digest
 
@@ -68,15 +70,20 @@ def test_broken_resize_filter_is_found_and_named(checkpoint: Path, copy: Path) -
     assert card.tasks["text_embedding"]["gRPC"].has_passed
 
 
-def break_weight(repository: Path, file: str) -> None:
-    """Change a graph's first embedding column a little, and let the manifest agree."""
-    path = repository / file
+def break_column(path: Path) -> None:
+    """Change a graph's first embedding column a little."""
     model = onnx.load(path)
     weight = next(one for one in model.graph.initializer if one.name.endswith("embed.weight"))
     values = numpy_helper.to_array(weight).copy()
     values[:, 0] += np.float32(0.05)
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, path)
+
+
+def break_weight(repository: Path, file: str) -> None:
+    """Break a graph, and let the manifest agree."""
+    path = repository / file
+    break_column(path)
     manifest = repository / "toy.manifest.json"
     written = json.loads(manifest.read_text())
     written["files"][file] = digest(path)
@@ -92,6 +99,31 @@ def test_broken_weight_is_found_and_named(checkpoint: Path, copy: Path) -> None:
     assert failed_outputs(card) == {"text_encoder/text_tokens", "text_encoder/text_embedding"}
     assert not card.tasks["text_embedding"]["gRPC"].has_passed
     assert card.tasks["image_embedding"]["HTTP"].has_passed
+
+
+def test_engines_are_held_against_pytorch(checkpoint: Path, copy: Path) -> None:
+    """Served engines answer as PyTorch does; a wrong one fails in its tasks, and there alone."""
+    options = Options(checkpoint, copy, 4, engines=True)
+    with pytest.raises(ConfigurationError, match=r"toy has no engines in .*sensorium compile"):
+        verify(options)
+    command = ["compile", str(checkpoint), "--repository", str(copy), "--profile", "cpu"]
+    compiled = CliRunner().invoke(main, [*command, "--graph", "text_encoder"])
+    assert compiled.exit_code == 0, compiled.output
+
+    right = verify(options)
+    [record] = read_records(copy, "toy")
+    break_column(copy / record.file)
+    with pytest.raises(ConfigurationError, match=f"{record.file} is not used"):
+        verify(options)
+    write_records(copy, "toy", [replace(record, digest=digest(copy / record.file))])
+    wrong = verify(options)
+
+    assert right.has_passed
+    assert failed_outputs(wrong) == set()
+    assert wrong.tasks["text_embedding"]["ONNX"].has_passed
+    assert not wrong.tasks["text_embedding"]["gRPC"].has_passed
+    assert wrong.tasks["image_embedding"]["HTTP"].has_passed
+    assert not (copy / "toy.card.json").exists()
 
 
 def test_corrupt_graph_is_refused_with_both_digests(checkpoint: Path, copy: Path) -> None:

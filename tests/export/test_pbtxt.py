@@ -61,7 +61,7 @@ def test_unreadable_text_is_located() -> None:
 
 def test_field_without_a_place_is_our_mistake() -> None:
     """A field that the writer forgot does not get lost silently."""
-    config = ModelConfig(name="fusion", default_model_filename="x.onnx")
+    config = ModelConfig(name="fusion", metric_tags={"team": "vision"})
 
-    with pytest.raises(AssertionError, match="default_model_filename"):
+    with pytest.raises(AssertionError, match="metric_tags"):
         pbtxt_from_config(config)

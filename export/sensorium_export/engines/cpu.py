@@ -4,7 +4,7 @@
 |---|---|---|
 | `fp32` | the graph as ONNX Runtime optimises it, saved: it starts faster | the graph as it is |
 | `bf16` | (it has no kernels) | the graph as it is, computed in bfloat16 |
-| `int8` | weights to 8 bits, activations as they come | |
+| `int8` | weights to 8 bits (half of the range: see `precision.py`), activations as they come | |
 | `int8_static` | weights and activations to 8 bits, with scales from a calibration | likewise |
 
 A saved graph may hold what only this processor can compute, so its record names the processor.
@@ -172,6 +172,7 @@ def _calibrated(name: str, data: bytes, inputs: Sequence[Mapping[str, Array]]) -
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(_QUANTIZED),
                 per_channel=True,
+                reduce_range=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
             )
