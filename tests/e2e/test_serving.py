@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -9,7 +8,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +30,8 @@ from sensorium.errors import (
     ServerError,
     ServerUnreachableError,
 )
-from sensorium_server import launch
-from sensorium_server.command import Ports
 from sensorium_server.launch import Endpoints, Server
 from sensorium_server.process import SHARED_MEMORY
-from sensorium_server.settings import Settings
 
 pytestmark = pytest.mark.triton
 
@@ -399,23 +394,3 @@ def test_concurrent_mix_of_good_and_bad(caller: Caller) -> None:
 
     assert answers == [expected if index % 2 else None for index in range(40)]
     assert len(failures) == 20
-
-
-def test_port_taken_meanwhile_is_exchanged(
-    start_server: Callable[..., Server], toy_repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A port that somebody takes after it was found free costs a second start, and no failure."""
-    reserve, found = launch.reserve_ports, list[Ports]()
-
-    def reserved(settings: Settings) -> Ports:
-        found.append(reserve(settings))
-        return replace(found[0], http=taken) if len(found) == 1 else found[-1]
-
-    monkeypatch.setattr(launch, "reserve_ports", reserved)
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = other.getsockname()[1]
-        with start_server(toy_repository) as server:
-            endpoints = server.endpoints
-
-    assert endpoints.http == f"http://127.0.0.1:{found[1].http}"
-    assert endpoints.service_metrics == f"http://127.0.0.1:{found[0].service_metrics}/metrics"
