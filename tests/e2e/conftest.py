@@ -1,5 +1,6 @@
 """One real Triton server for the whole session, over the toy repository, and ways to call it."""
 
+import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -69,8 +70,14 @@ def playroom(start_server: Callable[..., Server]) -> Iterator[Endpoints]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with random weights and every part."""
-    return toy_checkpoint(tmp_path_factory.mktemp("checkpoints") / "toy").path
+    """A checkpoint with random weights and every part, as tolerant as the default bundle's.
+
+    Sums of its shortest sounds differ by 1.02e-5 on some processors.
+    """
+    path = toy_checkpoint(tmp_path_factory.mktemp("checkpoints") / "toy").path
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "parity": {"stage": 1e-4}}))
+    return path
 
 
 @pytest.fixture(scope="session")
