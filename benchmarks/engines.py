@@ -245,8 +245,7 @@ class _Bench:
         task = wanted.task if (repository / wanted.task).is_dir() else f"{bundle}.{wanted.task}"
         inputs = scratch / "inputs.json"
         Inputs.made(wanted.task, wanted.sources, 8).save(inputs)
-        free = dict(FREE_PORTS)
-        settings = load({**free, "repository": repository, "profile": self._device})
+        settings = load({**FREE_PORTS, "repository": repository, "profile": self._device})
         with Server(settings) as server:
             (load_job,) = job.run(
                 [

@@ -75,10 +75,9 @@ def server(
     """Serve it by the profile for a GPU, and by those configs."""
     if has_gpu():
         pytest.skip("this machine has a GPU; what happens without one is tested elsewhere")
-    free = dict(FREE_PORTS)
     settings = load(
         {
-            **free,
+            **FREE_PORTS,
             "repository": repository,
             "profile": "gpu",
             "model_config_name": OTHER,

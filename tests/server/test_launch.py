@@ -60,8 +60,7 @@ def test_stop_before_the_launch_is_heeded(
 ) -> None:
     """Told to stop while it still checks files, a server does not launch Triton any more."""
     monkeypatch.setattr(launch, "runtime", lambda *_: None)
-    ports = dict(FREE_PORTS)
-    server = Server(load({"repository": toy_repository, **ports}))
+    server = Server(load({"repository": toy_repository, **FREE_PORTS}))
     server.request_stop()
 
     with pytest.raises(ModelNotReadyError, match="told to stop"):
