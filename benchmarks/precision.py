@@ -26,9 +26,10 @@ from harness.probe import Statistics
 from harness.sources import photo
 from harness.window import percentiles_ms, spread
 from sensorium_export.bundle import export_bundle
-from sensorium_export.tolerance import PRECISIONS
+from sensorium_export.tolerance import BF16, PRECISIONS
 from sensorium_export.verify import Options, verify
 from sensorium_server.launch import Server
+from sensorium_server.openvino_graph import computes_bf16
 from sensorium_server.settings import FREE_PORTS, load
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,8 @@ def _measured(name: str, scratch: Path, plan: dict[str, Any], console: Console) 
     inputs = scratch / "inputs.json"
     Inputs.made(case.task, case.sources, 16).save(inputs)
     proofs = {}
-    for precision in PRECISIONS:
+    ways, left_out = _ways_here()
+    for precision in ways:
         console.print(f"{name}: export and proof in {precision}")
         own = scratch / precision
         export_bundle(directory, own, bundle=precision, precision=[precision])
@@ -124,7 +126,7 @@ def _measured(name: str, scratch: Path, plan: dict[str, Any], console: Console) 
     with Server(settings) as server:
         triton = Statistics(server.endpoints.grpc).triton
         for number in range(plan["rounds"]):
-            for way in (*PRECISIONS, LIBRARY)[:: -1 if number % 2 else 1]:
+            for way in (*ways, LIBRARY)[:: -1 if number % 2 else 1]:
                 console.print(f"{name}: round {number + 1}, {way}")
                 sample = (
                     _library(case, directory, inputs, plan)
@@ -132,7 +134,19 @@ def _measured(name: str, scratch: Path, plan: dict[str, Any], console: Console) 
                     else _served(case, inputs, server, way, plan)
                 )
                 samples.setdefault(way, []).append(sample)
-    return {"task": case.task, "triton": triton, "proofs": proofs, "ways": _ways(samples)}
+    return {
+        "task": case.task,
+        "triton": triton,
+        "proofs": proofs,
+        "left_out": left_out,
+        "ways": _ways(samples),
+    }
+
+
+def _ways_here() -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the precisions that this processor has, and why the others are left out."""
+    left_out = {} if computes_bf16() else {BF16: "this CPU does not compute bf16"}
+    return tuple(one for one in PRECISIONS if one not in left_out), left_out
 
 
 def _proof(directory: Path, own: Path, precision: str, task: str, count: int) -> dict[str, Any]:

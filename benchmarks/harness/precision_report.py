@@ -33,7 +33,12 @@ def markdown(results: Mapping[str, Any]) -> str:
         "|" + " --- |" * len(HEADER),
         *(f"| {' | '.join(row)} |" for row in rows(results["cases"])),
     ]
-    return "\n".join(lines)
+    left_out = [
+        f"- {name}, {way}: left out, {why}."
+        for name, case in results["cases"].items()
+        for way, why in case.get("left_out", {}).items()
+    ]
+    return "\n".join([*lines, *([""] if left_out else []), *left_out])
 
 
 def plot(results: Mapping[str, Any], path: Path) -> None:

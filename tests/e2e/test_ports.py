@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sensorium_server import launch
-from sensorium_server.command import Ports
+from sensorium_server.command import Ports, reserve_ports
 from sensorium_server.launch import Server
 from sensorium_server.settings import Settings
 
@@ -19,10 +19,10 @@ def test_port_taken_meanwhile_is_exchanged(
     start_server: Callable[..., Server], toy_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A port that somebody takes after it was found free costs a second start, and no failure."""
-    reserve, found = launch.reserve_ports, list[Ports]()
+    found = list[Ports]()
 
     def reserved(settings: Settings) -> Ports:
-        found.append(reserve(settings))
+        found.append(reserve_ports(settings))
         return replace(found[0], http=taken) if len(found) == 1 else found[-1]
 
     monkeypatch.setattr(launch, "reserve_ports", reserved)

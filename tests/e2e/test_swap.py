@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,7 +179,7 @@ class ColdStart:
     log: list[str]
     at_once: list[str]
     some: list[str]
-    states: list[Mapping[str, str]]
+    states: Sequence[Mapping[str, str]]
     broken: Mapping[str, str]
     taken_back: Result
     others_back: Result

@@ -14,10 +14,10 @@ from sensorium_export.precision import chosen_precisions
 from sensorium_export.recipe import Recipe
 from sensorium_export.source import open_source
 from sensorium_export.tolerance import FP32, Tolerances, tolerance_of
+from sensorium_server.openvino_graph import computes_bf16
 
 openvino: Any = pytest.importorskip("openvino")
-CAN_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-needs_bf16 = pytest.mark.skipif(not CAN_BF16, reason="this CPU does not compute bf16")
+needs_bf16 = pytest.mark.skipif(not computes_bf16(), reason="this CPU does not compute bf16")
 
 
 @pytest.fixture(scope="module")
