@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sensorium_export.engines.profile import Limits
     from sensorium_export.source import Source
     from sensorium_server.engine_record import EngineRecord
+    from sensorium_server.stages import Tensors
 
 USUAL = "fp16"
 """The precision of graphs for which none is asked."""
@@ -55,7 +56,7 @@ ForProfile = Annotated[
 Precisions = Annotated[
     list[str] | None,
     typer.Option(
-        help="fp32, tf32, fp16 (the default) or bf16, or that of one graph: "
+        help="fp32, tf32, fp16 (the default), bf16 or fp8, or that of one graph: "
         "text_decoder/step=bf16. May be given several times.",
         show_default=False,
     ),
@@ -145,11 +146,10 @@ def compile_engines(
 
     source = _source(checkpoint, repository, bundle)
     product = product_named(PROFILES[profile])
+    chosen = chosen_graphs(precision or (), graph or (), source.recipe, product, _usual(product))
     options = compilation.CompileOptions(
         repository=repository.resolve(),
-        precision=chosen_graphs(
-            precision or (), graph or (), source.recipe, product, _usual(product)
-        ),
+        precision=chosen,
         command=_command(ctx),
         plan=BuildPlan(
             _usual(product),
@@ -163,6 +163,7 @@ def compile_engines(
         rebuilds=rebuilds,
         adopt=adopt,
         limits=_limits(repository),
+        calibration=_calibration(chosen, repository, bundle, count),
     )
     if trtexec is not None:
         from sensorium_export.engines.trtexec import commands  # noqa: PLC0415
@@ -192,6 +193,21 @@ def _limits(repository: Path) -> "Limits":
     from sensorium_server import settings as server_settings  # noqa: PLC0415
 
     return Limits(server_settings.load({"repository": repository}).max_audio_s)
+
+
+def _calibration(
+    chosen: "Mapping[str, str]", repository: Path, bundle: str, count: int
+) -> "dict[str, list[Tensors]]":
+    """Return what the stages in fp8 are given when the published bundle reads real media."""
+    wanted = [graph for graph, precision in chosen.items() if precision == "fp8"]
+    if not wanted:
+        return {}
+    from sensorium_export.engines.evidence import evidence_from  # noqa: PLC0415 - imports PyTorch
+    from sensorium_server import settings as server_settings  # noqa: PLC0415
+
+    settings = server_settings.load({"repository": repository})
+    evidence = evidence_from(repository.resolve(), bundle, settings, count)
+    return {graph: [run.inputs for run in evidence.of_stage(graph)] for graph in wanted}
 
 
 def _search(ctx: typer.Context, count: int, plot: Path | None, *, as_json: bool) -> None:

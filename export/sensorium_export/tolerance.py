@@ -9,11 +9,11 @@ from typing import Any
 
 from sensorium_export.sections import overridden
 
-FP32, TF32, FP16, BF16, INT8 = "fp32", "tf32", "fp16", "bf16", "int8"
+FP32, TF32, FP16, BF16, FP8, INT8 = "fp32", "tf32", "fp16", "bf16", "fp8", "int8"
 PRECISIONS = (FP32, BF16, INT8)
 """What an export may serve a stage in, from the closest to PyTorch to the furthest."""
 
-ENGINE_PRECISIONS = (TF32, FP16, BF16)
+ENGINE_PRECISIONS = (TF32, FP16, BF16, FP8)
 """What an engine may compute a graph in, besides fp32."""
 
 

@@ -150,7 +150,7 @@ def test_kind_of_network_is_built_by_tensorrt_rtx(
         repository, {graph: "fp16"}, "again", BuildPlan("fp16", (), compute_capability="8.6")
     )
 
-    assert TENSORRT_RTX.build(file, plan_for(one, source.recipe, TENSORRT_RTX, options))
+    assert TENSORRT_RTX.build(file, plan_for(one, file, source.recipe, TENSORRT_RTX, options))
 
 
 @needs_rtx
@@ -166,7 +166,7 @@ def test_family_is_built_by_tensorrt_rtx(
         options = CompileOptions(
             repository, {graph: "fp16"}, "again", BuildPlan("fp16", (), compute_capability="8.6")
         )
-        assert TENSORRT_RTX.build(file, plan_for(one, source.recipe, TENSORRT_RTX, options))
+        assert TENSORRT_RTX.build(file, plan_for(one, file, source.recipe, TENSORRT_RTX, options))
 
 
 @pytest.mark.parametrize("name", ASKED)

@@ -19,6 +19,7 @@ from typing import Protocol
 from sensorium.contract import Signature
 from sensorium.errors import ConfigurationError
 from sensorium_export.seeded_inputs import Array
+from sensorium_export.tolerance import FP32, TF32
 from sensorium_server.engine_record import Ranges, Target
 
 Runner = Callable[[Mapping[str, Array]], dict[str, Array]]
@@ -60,7 +61,8 @@ class BuildPlan:
     """How to build an engine.
 
     `profiles` have the ranges of the dynamic axes that the engine is optimised for. `kept` are the
-    nodes of the ONNX graph that stay in fp32. `compute_capability` builds for another GPU than this
+    nodes of the ONNX graph that stay in fp32; `largest` has the largest absolute values of the
+    tensors that fp8 scales. `compute_capability` builds for another GPU than this
     machine's, as in "8.6"; empty for this machine's. `workspace_bytes` limits what the builder and
     the engine may take for intermediate results, 0 for no limit. `timing_cache` is a file that is
     read and written. `strip_weights` leaves the weights out of the engine: it is refitted from the
@@ -70,11 +72,17 @@ class BuildPlan:
     precision: str
     profiles: tuple[Ranges, ...]
     kept: frozenset[str] = field(default_factory=frozenset)
+    largest: Mapping[str, float] = field(default_factory=dict)
     compute_capability: str = ""
     compatibility: tuple[str, ...] = ()
     workspace_bytes: int = 0
     timing_cache: Path | None = None
     strip_weights: bool = False
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the graph is put into other types than the ONNX file has."""
+        return self.precision not in {FP32, TF32}
 
 
 @dataclass(frozen=True, slots=True)

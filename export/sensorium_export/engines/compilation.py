@@ -7,22 +7,24 @@ product refuses, or what is not PyTorch's even then, is told, and its ONNX file 
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sensorium.contract import model_name
 from sensorium.errors import ConfigurationError
 from sensorium_export.engines import BuildPlan, GraphFile, Product, Progress, no_progress
 from sensorium_export.engines.bisection import Kept, kept_nodes
+from sensorium_export.engines.fp8_graph import largest_values
 from sensorium_export.engines.parity import Expectation, engine_parity, expectations, seconds_for
 from sensorium_export.engines.profile import Limits, profiles_for
 from sensorium_export.engines.publication import publish_engine
-from sensorium_export.engines.typed_graph import LOWER, lowerable
+from sensorium_export.engines.typed_graph import lowerable
 from sensorium_export.graphs import Graph, graphs_of
 from sensorium_export.onnx_graph import WEIGHTS_SUFFIX, onnx_from_files
 from sensorium_export.recipe import Recipe
+from sensorium_export.seeded_inputs import Array
 from sensorium_export.source import Source
-from sensorium_export.tolerance import FP32
+from sensorium_export.tolerance import FP8, FP32
 from sensorium_server.engine_record import EngineParity, EngineRecord
 
 _USUAL_PLAN = BuildPlan(FP32, ())
@@ -40,7 +42,8 @@ class CompileOptions:
     do it again. `plan` has what is the same for all graphs: its profiles and its precision do not
     count, and its timing cache is that of `timing_caches`, a directory. `rebuilds` is the most
     engines that a search for nodes in fp32 may build. `adopt` proves the engine files that are
-    there instead of building any.
+    there instead of building any. `calibration` has inputs of stages, from real media, by the name
+    of the stage; fp8 takes its scales from them.
     """
 
     repository: Path
@@ -51,6 +54,7 @@ class CompileOptions:
     rebuilds: int = 40
     adopt: bool = False
     limits: Limits = _USUAL_LIMITS
+    calibration: Mapping[str, Sequence[Mapping[str, Array]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,20 +132,39 @@ def graph_file(repository: Path, recipe: Recipe, graph: Graph) -> GraphFile:
     return GraphFile(graph.name, graph.signature, files, recipe.sizes)
 
 
-def plan_for(graph: Graph, recipe: Recipe, product: Product, options: CompileOptions) -> BuildPlan:
-    """Return how to build a graph."""
+def plan_for(
+    graph: Graph, file: GraphFile, recipe: Recipe, product: Product, options: CompileOptions
+) -> BuildPlan:
+    """Return how to build a graph.
+
+    Raises:
+        ConfigurationError: It shall be in fp8, and there is nothing to calibrate it on.
+    """
     cache = None
     if options.timing_caches is not None:
         target = product.target(options.plan.compute_capability)
         words = (product.name, product.version(), target.device, target.compute_capability)
         name = "-".join(word.replace(" ", "_").replace("/", "_") for word in words if word)
         cache = options.timing_caches / f"{name}.cache"
+    precision = options.precision[graph.name]
+    is_scaled = precision == FP8 and not options.adopt
     return replace(
         options.plan,
-        precision=options.precision[graph.name],
+        precision=precision,
         profiles=profiles_for(graph, recipe, options.limits),
+        largest=_calibrated(file, options) if is_scaled else {},
         timing_cache=cache,
     )
+
+
+def _calibrated(file: GraphFile, options: CompileOptions) -> Mapping[str, float]:
+    inputs = options.calibration.get(file.name, ())
+    if not inputs:
+        raise ConfigurationError(
+            f"{file.name} in fp8 needs inputs from real media for its scales, and only stages that "
+            f"are one graph have them. Choose another --precision for it: {file.name}=bf16"
+        )
+    return largest_values(file.files, inputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +181,7 @@ class _Compiler:
         """Build, judge, build again where needed, publish."""
         recipe, options = self.source.recipe, self.options
         file = graph_file(options.repository, recipe, self.graph)
-        plan = plan_for(self.graph, recipe, self.product, options)
+        plan = plan_for(self.graph, file, recipe, self.product, options)
         engine = self._adopted(file, plan) if options.adopt else self._built(file, plan)
         reason = self.product.why_not_runnable()
         if options.adopt and reason:
@@ -195,7 +218,7 @@ class _Compiler:
         self, file: GraphFile, plan: BuildPlan, expected: Sequence[Expectation]
     ) -> Kept[Engine] | None:
         """Search the nodes that need fp32, by building with more and fewer of them."""
-        if plan.precision not in LOWER:
+        if not plan.rounds:
             return None
 
         def attempt(nodes: frozenset[str]) -> Engine | None:

@@ -27,7 +27,7 @@ IsSearch = Annotated[
         "what was exported and verified.",
     ),
 ]
-Count = Annotated[int, typer.Option(min=1, help="For --search: how many inputs to draw.")]
+Count = Annotated[int, typer.Option(min=1, help="For --search and fp8: how many inputs to draw.")]
 Plot = Annotated[
     Path | None,
     typer.Option(help="For --search: write the bars there, as .png or .svg.", show_default=False),

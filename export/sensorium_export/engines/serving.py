@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from sensorium.errors import ConfigurationError
-from sensorium_export.tolerance import BF16, FP16, FP32, INT8, TF32
+from sensorium_export.tolerance import BF16, FP8, FP16, FP32, INT8, TF32
 from sensorium_server.engine_gate import Refusal, reasons_against
 from sensorium_server.engine_record import read_records
 from sensorium_server.swap.device import runtime_of
 
-_ORDER = (FP32, TF32, FP16, BF16, INT8)
+_ORDER = (FP32, TF32, FP16, BF16, FP8, INT8)
 """From the closest to PyTorch to the furthest."""
 
 

@@ -23,14 +23,19 @@ from sensorium_export.engines import (
     Runner,
     no_progress,
 )
+from sensorium_export.engines.fp8_graph import fp8_graph
 from sensorium_export.engines.profile import shape_in
 from sensorium_export.engines.tensorrt_log import BuildLog, monitor_for, talk_on_stderr
-from sensorium_export.engines.typed_graph import LOWER, typed_graph
+from sensorium_export.engines.typed_graph import typed_graph
 from sensorium_export.onnx_graph import files_from_onnx, onnx_from_files
+from sensorium_export.tolerance import FP8
 from sensorium_server.atomic_file import write_bytes
 from sensorium_server.engine_gate import Compatibility
 from sensorium_server.engine_record import Target
 from sensorium_server.gpu_device import this_gpu
+
+_FIRST_FP8 = (8, 9)
+"""The first compute capability whose matrix units know fp8."""
 
 _LEVELS = {
     Compatibility.AMPERE_PLUS: "AMPERE_PLUS",
@@ -52,7 +57,7 @@ class TensorRtProduct:
     install: str
     builds_anywhere: bool
     measures_kernels: bool
-    precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
+    precisions: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16", "fp8")
 
     def why_unavailable(self, compute_capability: str = "") -> str:
         """Say why it cannot build here."""
@@ -172,7 +177,9 @@ class TensorRtProduct:
         problems = [self.why_unavailable(plan.compute_capability)]
         if plan.precision not in self.precisions:
             problems.append(f"precision {plan.precision} is none of {', '.join(self.precisions)}")
-        if plan.strip_weights and plan.precision in LOWER:
+        if plan.precision == FP8 and not any(problems):
+            problems.append(_why_no_fp8(self.target(plan.compute_capability)))
+        if plan.strip_weights and plan.rounds:
             problems.append(
                 f"strip_weights needs the weights of the ONNX file as they are, and "
                 f"{plan.precision} rounds them; choose fp32 or tf32, or keep the weights"
@@ -279,10 +286,22 @@ class TensorRtProduct:
 
 def typed_files(graph: GraphFile, plan: BuildPlan) -> dict[str, bytes]:
     """Return a graph's ONNX files in a plan's precision."""
-    if plan.precision not in LOWER:
+    if not plan.rounds:
         return dict(graph.files)
-    model = typed_graph(onnx_from_files(graph.files), plan.precision, plan.kept)
-    return files_from_onnx(model, graph.path)
+    model = onnx_from_files(graph.files)
+    if plan.precision == FP8:
+        return files_from_onnx(fp8_graph(model, plan.largest, plan.kept), graph.path)
+    return files_from_onnx(typed_graph(model, plan.precision, plan.kept), graph.path)
+
+
+def _why_no_fp8(target: Target) -> str:
+    numbers = tuple(int(number) for number in target.compute_capability.split("."))
+    if numbers >= _FIRST_FP8:
+        return ""
+    return (
+        f"precision fp8 needs compute capability {'.'.join(map(str, _FIRST_FP8))} or later, and "
+        f"the engine is for {target.compute_capability}; choose bf16"
+    )
 
 
 def _words_of(ranges: Mapping[str, tuple[int, int, int]]) -> str:

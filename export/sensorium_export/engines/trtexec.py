@@ -29,7 +29,7 @@ def commands(
     """Write the graphs in their precision; give a command for each, which writes its engine."""
     for graph in wanted_graphs(recipe, options):
         file = graph_file(options.repository, recipe, graph)
-        plan = plan_for(graph, recipe, product, options)
+        plan = plan_for(graph, file, recipe, product, options)
         paths = []
         for path, data in typed_files(file, plan).items():
             paths.append(directory / path)

@@ -162,15 +162,10 @@ class _Typed:
         size = np.where(size > _LARGEST[self._precision], _INFINITE[self._precision], size)
         if values.size == 1 and size > 0:
             size = np.maximum(size, _LEAST_NORMAL[self._precision])
-        data = self._bytes((sign * size).astype(np.float32))
-        return helper.make_tensor(name, self._low, list(weight.dims), data, raw=True)
-
-    def _bytes(self, values: "np.typing.NDArray[np.float32]") -> bytes:
-        if self._low == LOWER["fp16"]:
-            return values.astype(np.float16).tobytes()
-        bits = values.view(np.uint32)
-        rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) >> 16  # to the nearest, ties to even
-        return rounded.astype(np.uint16).tobytes()
+        lowered = (
+            (sign * size).astype(np.float32).astype(helper.tensor_dtype_to_np_dtype(self._low))
+        )
+        return numpy_helper.from_array(lowered, name)
 
     def _retype(self, node: onnx.NodeProto) -> bool:
         """Let what a node makes be of the lower precision; return whether it is."""

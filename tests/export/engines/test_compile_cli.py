@@ -11,8 +11,10 @@ from tests.export.engines.onnx_product import OnnxProduct
 from typer.testing import CliRunner, Result
 
 from sensorium.cli import main
+from sensorium_export.engines.tensorrt import TENSORRT_RTX
 from sensorium_server.engine_record import read_records
 
+NO_RTX = TENSORRT_RTX.why_unavailable("8.9")
 CHECKPOINT = Path("checkpoints/playroom")
 Compile = Callable[..., Result]
 
@@ -96,3 +98,18 @@ def test_what_is_misspelt_is_misused(compile_: Compile) -> None:
     unknown = compile_("--graph", "lips")
     assert unknown.exit_code == 1
     assert "lips is no graph of this bundle; those are: image_encoder" in unknown.stderr
+
+
+@pytest.mark.skipif(bool(NO_RTX), reason=NO_RTX)
+def test_stages_in_fp8_are_scaled_by_real_media(models: Path) -> None:
+    """Each stage that is one graph; a decoder's graphs are told, with the way out."""
+    words = ["compile", CHECKPOINT, "--repository", models, "--profile", "rtx"]
+    words += ["--compute-capability", "8.9", "--precision", "fp8", "--count", "2"]
+    graphs = ["--graph", "text_encoder", "--graph", "fusion", "--graph", "text_decoder/cross"]
+
+    done = CliRunner().invoke(main, [str(word) for word in [*words, *graphs]])
+
+    assert done.exit_code == 1
+    assert "text_encoder/1/model.rtx: fp8, not proven" in done.stdout
+    assert "fusion/1/model.rtx: fp8, not proven" in done.stdout
+    assert "Choose another --precision for it: text_decoder/cross=bf16" in done.stderr

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sensorium.contract import DType, Signature, TensorSpec
 from sensorium.errors import ConfigurationError
 from sensorium_export.engines import PRODUCTS, BuildPlan, GraphFile, product_named
 from sensorium_export.engines.compilation import CompileOptions, graph_file, plan_for
 from sensorium_export.engines.parity import engine_parity, expectations
+from sensorium_export.engines.profile import Limits, corner_cases, profiles_for
 from sensorium_export.engines.tensorrt import TENSORRT, TENSORRT_RTX
 from sensorium_export.graphs import GRAPHS, Graph, graphs_of
 from sensorium_export.source import Source
@@ -50,6 +51,19 @@ def relu() -> onnx.NodeProto:
     return helper.make_node("Relu", ["x"], ["y"], name="rectify")
 
 
+def multiply() -> onnx.NodeProto:
+    """A node that multiplies by the weights `w`."""
+    return helper.make_node("MatMul", ["x", "w"], ["y"], name="multiply")
+
+
+def with_weights(graph: GraphFile, shape: list[int]) -> GraphFile:
+    """The graph with weights `w`, drawn anew."""
+    weights = np.random.default_rng(0).standard_normal(shape, np.float32)
+    model = onnx.load_from_string(graph.files[graph.path])
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    return replace(graph, files={graph.path: model.SerializeToString()})
+
+
 PLAN = BuildPlan("fp32", ({"batch": (1, 2, 4)},), compute_capability="8.6")
 
 
@@ -64,12 +78,26 @@ def test_every_graph_of_the_default_bundle_is_built(name: str, source: Source) -
     assert TENSORRT_RTX.problems(file) == ()
     engine = TENSORRT_RTX.build(
         file,
-        plan_for(graph, source.recipe, TENSORRT_RTX, AMPERE),
+        plan_for(graph, file, source.recipe, TENSORRT_RTX, AMPERE),
         lambda phase, _done, _steps: phases.add(phase),
     )
 
     assert len(engine) > 100_000
     assert "Building engine" in phases
+
+
+@needs_rtx
+def test_linear_layers_in_fp8_are_built_for_what_has_it() -> None:
+    """Weights take a quarter of the place; before compute capability 8.9 it is refused."""
+    graph = with_weights(toy_graph(multiply()), [4, 400_000])
+    plan = replace(PLAN, precision="fp8", compute_capability="8.9", largest={"x": 2.0})
+    in_fp32 = replace(plan, precision="fp32")
+
+    engine = TENSORRT_RTX.build(graph, plan)
+
+    assert len(engine) < len(TENSORRT_RTX.build(graph, in_fp32)) - 4_000_000
+    with pytest.raises(ConfigurationError, match=r"fp8 needs compute capability 8.9 or later"):
+        TENSORRT_RTX.build(graph, replace(plan, compute_capability="8.6"))
 
 
 @needs_rtx
@@ -113,11 +141,8 @@ def test_what_the_progress_raises_ends_the_build() -> None:
 @needs_rtx
 def test_graph_with_weights_of_its_own_file_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is too large for one file is parsed from its two."""
-    weight = helper.make_tensor("w", 1, [4, 400], np.ones(1600, np.float32).tobytes(), raw=True)
-    multiply = helper.make_node("MatMul", ["x", "w"], ["y"], name="multiply")
-    graph = toy_graph(multiply)
+    graph = with_weights(toy_graph(multiply()), [4, 400])
     model = onnx.load_from_string(graph.files[graph.path])
-    model.graph.initializer.append(weight)
     monkeypatch.setattr("sensorium_export.onnx_graph.LARGEST_FILE", 1000)
     from sensorium_export.onnx_graph import files_from_onnx  # noqa: PLC0415 - as it is patched
 
@@ -182,7 +207,7 @@ def product_here(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16", "fp8"])
 @pytest.mark.parametrize("name", ["image_encoder", "text_encoder", "text_decoder/step"])
 def test_engine_is_pytorch_s_on_this_gpu(
     name: str, precision: str, source: Source, product_here: str
@@ -191,8 +216,16 @@ def test_engine_is_pytorch_s_on_this_gpu(
     product, recipe = product_named(product_here), source.recipe
     graph: Graph = next(one for one in graphs_of(recipe) if one.name == name)
     file = graph_file(REPOSITORY, recipe, graph)
-    options = CompileOptions(REPOSITORY, {name: precision}, "again")
-    plan = plan_for(graph, recipe, product, options)
+    drawn = corner_cases(graph.signature, recipe, profiles_for(graph, recipe, Limits()))
+    options = CompileOptions(
+        REPOSITORY,
+        {name: precision},
+        "again",
+        calibration={name: [one.inputs for one in drawn]},
+    )
+    plan = plan_for(graph, file, recipe, product, options)
+    if precision == "fp8" and product.target().compute_capability < "8.9":
+        pytest.skip(f"{product.target().device} has no fp8")
     tolerance = recipe.tolerance if precision == "fp32" else recipe.drift[precision]
 
     with product.runner(file, product.build(file, plan), plan) as run:
@@ -212,7 +245,7 @@ def test_stripped_engine_is_refitted(source: Source, product_here: str) -> None:
     options = CompileOptions(
         REPOSITORY, {graph.name: "fp32"}, "again", BuildPlan("fp32", (), strip_weights=True)
     )
-    plan = plan_for(graph, recipe, product, options)
+    plan = plan_for(graph, file, recipe, product, options)
     whole, stripped = (
         product.build(file, replace(plan, strip_weights=strip)) for strip in (False, True)
     )
