@@ -37,8 +37,9 @@ def graph(*nodes: onnx.NodeProto) -> onnx.ModelProto:
 def run(model: onnx.ModelProto) -> NDArray[np.float32]:
     """Compute `y` of `X`."""
     (found,) = ReferenceEvaluator(model).run(None, {"x": X})
-    assert found.dtype == np.float32
-    return np.asarray(found, np.float32)
+    array = np.asarray(found)
+    assert array.dtype == np.float32
+    return array
 
 
 def in_fp8(values: NDArray[np.float32], largest: float) -> NDArray[np.float32]:
