@@ -4,8 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sensorium.errors import InvalidInputError
+import numpy as np
+from numpy.typing import NDArray
+
+from sensorium.errors import InvalidInputError, ServerError
 from sensorium_server.batching import Batcher
+from sensorium_server.stages import StageConfig
 
 Parts = Mapping[str, Any]
 """One request's tensors by name: NumPy arrays, or a `DeviceArray` where a model runs on a GPU."""
@@ -14,14 +18,32 @@ Parts = Mapping[str, Any]
 class BatchedModel(ABC):
     """Joins requests that fit together, and keeps one's failure from the others."""
 
-    def __init__(self, batcher: Batcher) -> None:
+    def __init__(self, batcher: Batcher, config: StageConfig) -> None:
         self._batcher = batcher
+        self._name = config.name
+        self._checks_finite = config.flag("check_finite")
 
     @abstractmethod
     def _computed(
         self, requests: Sequence[Parts], sizes: Sequence[Mapping[str, int]], names: list[str]
     ) -> Sequence[Parts]:
         """Run a batch and split it; `names` are the outputs that anybody wants."""
+
+    def _check(self, results: Mapping[str, NDArray[Any]]) -> None:
+        """Refuse what is no number, of an engine that is new here.
+
+        Raises:
+            ServerError: There is some, and that is checked.
+        """
+        if not self._checks_finite:
+            return
+        wrong = [
+            name
+            for name, array in results.items()
+            if array.dtype.kind == "f" and not np.isfinite(array).all()
+        ]
+        if wrong:
+            raise ServerError(f"{self._name} put out NaN or infinity in {', '.join(wrong)}")
 
     def answer(
         self, requests: Sequence[Parts], wanted: Sequence[Collection[str]]

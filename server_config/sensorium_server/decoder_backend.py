@@ -24,6 +24,10 @@ A model directory holds `cross.onnx`, `step.onnx` (see `contract.DECODER_GRAPHS`
 | `max_waiting_rows` | rows that may wait for a slot; beyond, requests are refused | `1024` |
 | `tokenizer` | the tokenizer's file | `tokenizer.json` |
 | `intra_op_thread_count` | threads of one run | `1` |
+| `cuda_graphs` | how many sets of shapes of a plan are recorded as CUDA graphs; 0: none | `64` |
+
+On a GPU both graphs run by their plans where these may serve, else by ONNX Runtime; the log says
+why.
 
 Inputs `memory` FP32 [n,memory,width] and `memory_mask` INT64 [n,memory], both with
 `allow_ragged_batch: true`; outputs `text` BYTES [n,1] and `score` FP32 [n,1]. One instance; the
@@ -51,21 +55,27 @@ from sensorium_server.cuda import CudaDevice
 from sensorium_server.decoding import Array, Decoder
 from sensorium_server.decoding_loop import DecodingLoop, Job, Key, Text
 from sensorium_server.device import Device, DeviceArray, Part
-from sensorium_server.device_slots import BoundGraph, DeviceSlots
+from sensorium_server.device_slots import Bound, BoundGraph, DeviceSlots
+from sensorium_server.engine_graph import EngineGraph
+from sensorium_server.engine_runs import GRAPHS, Engine
 from sensorium_server.generation import Generation, generation_from, overridden
 from sensorium_server.onnx_provider import CUDA
-from sensorium_server.onnx_session import OnGpu, OnnxGraph
+from sensorium_server.onnx_session import Graph, OnGpu, OnnxGraph
 from sensorium_server.recorder import Recorder
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.stages.text import load_tokenizer
+from sensorium_server.tensorrt_engine import planned
 from sensorium_server.triton import (
     Instance,
     Request,
     Response,
+    Warn,
     cancelled_check,
     failure,
     response,
+    silent,
     tensors_of,
+    warn,
 )
 
 Sender = Any
@@ -76,8 +86,17 @@ _STEP_INPUTS = [tensor.name for tensor in _STEP.inputs]
 _STEP_OUTPUTS = [tensor.name for tensor in _STEP.outputs]
 
 
-def decoder_from(config: StageConfig, gpu: int | None = None) -> Decoder[Key]:
-    """Load a model directory's two graphs, on a GPU where ONNX Runtime has CUDA."""
+def decoder_from(config: StageConfig, gpu: int | None = None, warn: Warn = silent) -> Decoder[Key]:
+    """Load a model directory's two graphs: on a GPU by their plans, or where ONNX Runtime has CUDA.
+
+    Args:
+        config: The model's parameters.
+        gpu: The number of the GPU to run on; None for the processor.
+        warn: Told why there are no plans.
+    """
+    if gpu is not None and (found := planned(config, gpu, warn)):
+        device, engines = found
+        return engine_decoder(config, engines["cross"], engines["step"], device)
     threads = config.integer("intra_op_thread_count", 1)
     on_gpu = None if gpu is None else OnGpu(gpu)
     cross, step = (
@@ -90,7 +109,9 @@ def decoder_from(config: StageConfig, gpu: int | None = None) -> Decoder[Key]:
         for part in contract.DECODER_GRAPHS
     )
     if gpu is not None and step.provider == CUDA:
-        return device_decoder(config, cross, step, CudaDevice(gpu), "cuda")
+        device = CudaDevice(gpu)
+        bound = [BoundGraph(one.session, device, "cuda") for one in (cross, step)]
+        return device_decoder(config, bound[0], bound[1], _cache_shape(step), device)
     cross_output = contract.CROSS.name
 
     def run_cross(memory: Array) -> Array:
@@ -104,8 +125,36 @@ def decoder_from(config: StageConfig, gpu: int | None = None) -> Decoder[Key]:
     return Decoder(run_cross, run_step, _cache_shape(step), generation_from(config, slots), slots)
 
 
+def engine_decoder(
+    config: StageConfig, cross: Engine, step: Engine, device: Device
+) -> Decoder[Key]:
+    """Make a decoder of two engines.
+
+    Raises:
+        ConfigurationError: They do not take so many rows and tokens.
+    """
+    graphs = config.integer("cuda_graphs", GRAPHS)
+    bound = [EngineGraph(one, device, graphs=graphs) for one in (cross, step)]
+    decoder: Decoder[Key] = device_decoder(
+        config, bound[0], bound[1], _cache_shape(bound[1]), device
+    )
+    rows, tokens = decoder.slots, decoder.longest_past
+    past = [one.greatest[contract.PAST_KV.name] for one in step.layout.profiles]
+    if not any(one[0] >= rows and one[3] >= tokens for one in past):
+        largest = max(past)
+        raise ConfigurationError(
+            f"the plan of step takes {largest[0]} rows of {largest[3]} tokens, and {rows} slots of "
+            f"{tokens} are wanted. Compile it again, or lower slots or max_new_tokens."
+        )
+    return decoder
+
+
 def device_decoder(
-    config: StageConfig, cross: OnnxGraph, step: OnnxGraph, device: Device, kind: str
+    config: StageConfig,
+    cross: Bound,
+    step: Bound,
+    cache_shape: tuple[int, int, int],
+    device: Device,
 ) -> Decoder[Key]:
     """Make a decoder whose keys and values stay on a device.
 
@@ -113,23 +162,22 @@ def device_decoder(
         config: The model's parameters.
         cross: The graph of that name, loaded on the device.
         step: Likewise.
+        cache_shape: [kv_layers,heads,head_dim].
         device: Where they are.
-        kind: What ONNX Runtime calls it; see `BoundGraph`.
     """
-    layers, heads, width = shape = _cache_shape(step)
-    bound_cross, bound_step = (BoundGraph(one.session, device, kind) for one in (cross, step))
+    layers, heads, width = cache_shape
 
     def run_cross(memory: Array) -> DeviceArray:
         rows, length, _ = memory.shape
         given = {contract.DECODER_MEMORY.name: memory}
         name = contract.CROSS.name
-        _, found = bound_cross.run(given, (), {name: (rows, layers, heads, length, width)})
+        _, found = cross.run_bound(given, (), {name: (rows, layers, heads, length, width)})
         return found[name]
 
     def run_step(*arrays: Part) -> tuple[Array, DeviceArray]:
         given = dict(zip(_STEP_INPUTS, arrays, strict=True))
         name = contract.PRESENT_KV.name
-        (logits,), found = bound_step.run(
+        (logits,), found = step.run_bound(
             given, (contract.LOGITS.name,), {name: (len(arrays[0]), layers, heads, width)}
         )
         return logits, found[name]
@@ -138,14 +186,14 @@ def device_decoder(
     return Decoder(
         run_cross,
         run_step,
-        shape,
+        cache_shape,
         generation_from(config, slots),
         slots,
         make_slots=partial(DeviceSlots, device=device),
     )
 
 
-def _cache_shape(step: OnnxGraph) -> tuple[int, int, int]:
+def _cache_shape(step: Graph) -> tuple[int, int, int]:
     _, layers, heads, _, width = step.inputs[contract.PAST_KV.name]
     return _fixed(layers), _fixed(heads), _fixed(width)
 
@@ -183,7 +231,7 @@ class TritonPythonModel:
         self._tokenizer = load_tokenizer(
             config.directory / config.text("tokenizer", "tokenizer.json")
         )
-        decoder = decoder_from(config, instance.gpu)
+        decoder = decoder_from(config, instance.gpu, warn)
         self._generation, self._slots = decoder.generation, decoder.slots
         self._loop = DecodingLoop(
             decoder,

@@ -74,6 +74,12 @@ class Decoder(Generic[Key]):
         self._owners: list[_Row[Key]] = []
 
     @property
+    def longest_past(self) -> int:
+        """How many tokens a row has behind it at most: the last one is never fed."""
+        generation = self.generation
+        return len(generation.prompt_ids) + generation.max_new_tokens - 2
+
+    @property
     def running(self) -> int:
         """How many slots are in use."""
         return len(self._owners)

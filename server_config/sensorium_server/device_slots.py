@@ -5,15 +5,15 @@ before its position, as in `decoding_slots.py`. So shapes depend on the number o
 cache never grows or moves, and a step writes one token of each row into its place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensorium_server.decoding_slots import Slots, StepGraph
-from sensorium_server.device import Device, DeviceArray, Pitched, zeros
+from sensorium_server.device import Device, DeviceArray, Part, Pitched, zeros
 
 _FLOAT = np.dtype(np.float32)
 
@@ -29,8 +29,9 @@ class DeviceSlots(Slots):
         super().__init__(count, 0, (layers, heads, width))
         self._device = device
         self._planes, self._item = layers * heads, width * _FLOAT.itemsize
-        self._length = length
-        self._kept = zeros(device, (count, layers, heads, length, width), _FLOAT)
+        # What the last token adds is never read: no token comes after it.
+        self._length = length - 1
+        self._kept = zeros(device, (count, layers, heads, self._length, width), _FLOAT)
         self._seen = zeros(device, (count, layers, heads, 0, width), _FLOAT)
 
     def take(self, token: int, cross: Any, mask: NDArray[Any]) -> int:  # noqa: ANN401 - on the device
@@ -57,6 +58,8 @@ class DeviceSlots(Slots):
             self._mask[:rows],
         )
         for row, place in enumerate(position.tolist()):
+            if place == self._length:
+                continue
             self._device.copy_rows(
                 Pitched(self._kept[row].pointer + place * self._item, self._length * self._item),
                 Pitched(present[row].pointer, self._item),
@@ -110,12 +113,31 @@ class DeviceSlots(Slots):
 
     def _copy_past(self, source: int, slot: int) -> None:
         pitch = self._length * self._item
+        used = min(int(self.position[source]), self._length)
         self._device.copy_rows(
             Pitched(self._kept[slot].pointer, pitch),
             Pitched(self._kept[source].pointer, pitch),
-            int(self.position[source]) * self._item,
+            used * self._item,
             self._planes,
         )
+
+
+class Bound(Protocol):
+    """A graph that reads and writes memory of a device where it is."""
+
+    def run_bound(
+        self,
+        inputs: Mapping[str, Part],
+        on_host: Sequence[str],
+        on_device: Mapping[str, tuple[int, ...]],
+    ) -> tuple[list[NDArray[Any]], dict[str, DeviceArray]]:
+        """Compute outputs, some on the host, others on the device, valid until the next run.
+
+        Args:
+            inputs: Arrays of the host, or `DeviceArray`s, by name.
+            on_host: Outputs that are wanted on the host.
+            on_device: The shapes of those, of FP32, that stay on the device.
+        """
 
 
 class BoundGraph:
@@ -132,19 +154,13 @@ class BoundGraph:
         self._session, self._device, self._kind = session, device, kind
         self._buffers: dict[str, DeviceArray] = {}
 
-    def run(
+    def run_bound(
         self,
-        inputs: dict[str, Any],
+        inputs: Mapping[str, Part],
         on_host: Sequence[str],
-        on_device: dict[str, tuple[int, ...]],
+        on_device: Mapping[str, tuple[int, ...]],
     ) -> tuple[list[NDArray[Any]], dict[str, DeviceArray]]:
-        """Compute outputs, some on the host, others on the device, valid until the next run.
-
-        Args:
-            inputs: Arrays of the host, or `DeviceArray`s, by name.
-            on_host: Outputs that are wanted on the host.
-            on_device: The shapes of those, of FP32, that stay on the device.
-        """
+        """Compute outputs; see `Bound`."""
         binding = self._session.io_binding()
         index = self._device.dlpack_device[1]
         for name, array in inputs.items():

@@ -44,18 +44,23 @@ from sensorium.errors import (
     ServerError,
 )
 from sensorium_server.diffusion import Conditions, noise, pixels, sample
-from sensorium_server.onnx_session import OnGpu, OnnxGraph
+from sensorium_server.engine_graph import EngineGraph
+from sensorium_server.onnx_session import Graph, OnGpu, OnnxGraph
 from sensorium_server.recorder import Recorder, items_of
 from sensorium_server.schedules import Array, Schedule, schedule_from
 from sensorium_server.stages import StageConfig, Tensors
+from sensorium_server.tensorrt_engine import planned
 from sensorium_server.triton import (
     Instance,
     Request,
     Response,
+    Warn,
     cancelled_check,
     failure,
     response,
+    silent,
     tensors_of,
+    warn,
 )
 
 MAX_SEED = 2**63 - 1
@@ -103,7 +108,7 @@ class Wish:
 class Sampler:
     """One loaded model: from a request's tensors to its pictures."""
 
-    def __init__(self, graphs: Mapping[str, OnnxGraph], schedule: Schedule, limits: Limits) -> None:
+    def __init__(self, graphs: Mapping[str, Graph], schedule: Schedule, limits: Limits) -> None:
         self._graphs = graphs
         self._schedule = schedule
         self._limits = limits
@@ -180,8 +185,14 @@ class Sampler:
         return self._graphs[name].run([output.name], inputs)[output.name]
 
 
-def sampler_from(config: StageConfig, *, gpu: OnGpu | None = None) -> Sampler:
-    """Load a model directory's graphs; for Triton, and for running in this process."""
+def sampler_from(config: StageConfig, *, gpu: int | None = None, warn: Warn = silent) -> Sampler:
+    """Load a model directory's graphs; for Triton, and for running in this process.
+
+    Args:
+        config: The model's parameters.
+        gpu: The number of the GPU to run on, by plans where they may serve; None for the processor.
+        warn: Told why there are no plans.
+    """
     threads = config.integer("intra_op_thread_count", 1)
     limits = Limits(
         config.integer("max_steps", 100),
@@ -190,10 +201,13 @@ def sampler_from(config: StageConfig, *, gpu: OnGpu | None = None) -> Sampler:
         else 20,
     )
     latent = [name for name in contract.LATENT_GRAPHS if _file(config, name).is_file()]
-    graphs = {
-        name: OnnxGraph(_file(config, name), threads=threads, gpu=gpu)
-        for name in (*contract.DIFFUSION_GRAPHS, *latent)
-    }
+    names = (*contract.DIFFUSION_GRAPHS, *latent)
+    if gpu is not None and (found := planned(config, gpu, warn)):
+        device, engines = found
+        compiled = {name: EngineGraph(engines[name], device) for name in names}
+        return Sampler(compiled, schedule_from(config), limits)
+    on_gpu = None if gpu is None else OnGpu(gpu)
+    graphs = {name: OnnxGraph(_file(config, name), threads=threads, gpu=on_gpu) for name in names}
     return Sampler(graphs, schedule_from(config), limits)
 
 
@@ -240,8 +254,7 @@ class TritonPythonModel:
         instance = Instance.from_args(args)
         self._inputs = instance.inputs
         self._recorder = Recorder(instance.config.name, instance.version)
-        gpu = None if instance.gpu is None else OnGpu(instance.gpu)
-        self._sampler = sampler_from(instance.config, gpu=gpu)
+        self._sampler = sampler_from(instance.config, gpu=instance.gpu, warn=warn)
 
     def execute(self, requests: Sequence[Request]) -> None:
         """Answer the requests one after the other."""

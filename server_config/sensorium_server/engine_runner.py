@@ -8,18 +8,16 @@ sizes are rounded up to buckets, or there would be too many graphs.
     parts on the device ────────────────────────┴▶ input buffers ─ engine ─▶ output buffers
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sensorium_server.batching import Axes, Batcher, resized
 from sensorium_server.device import (
-    CaptureError,
     Device,
     DeviceArray,
     Part,
@@ -27,44 +25,8 @@ from sensorium_server.device import (
     on_host,
     zeros,
 )
-from sensorium_server.engine_layout import Layout, Shape, batch_buckets, bucket_for
-
-GRAPHS = 64
-"""How many CUDA graphs are kept when the config does not say."""
-
-
-class Context(Protocol):
-    """An execution context: one profile of an engine, ready to run."""
-
-    def bind(self, name: str, pointer: int) -> None:
-        """Say where a tensor lies."""
-
-    def resize(self, name: str, shape: Shape) -> None:
-        """Say an input's shape."""
-
-    def shape(self, name: str) -> Shape:
-        """Return an output's shape, by the inputs' shapes."""
-
-    def enqueue(self) -> None:
-        """Queue a run on the device's stream."""
-
-
-class Engine(Protocol):
-    """A loaded engine."""
-
-    layout: Layout
-
-    def context(self, profile: int) -> Context:
-        """Make an execution context for a profile."""
-
-
-@dataclass(slots=True)
-class _Run:
-    """The work for one set of shapes: the outputs' shapes, and what queues it."""
-
-    shapes: Mapping[str, Shape]
-    queue: Callable[[], None] | None = None
-    is_plain: bool = False
+from sensorium_server.engine_layout import Shape, batch_buckets, bucket_for
+from sensorium_server.engine_runs import GRAPHS, Engine, EngineRuns
 
 
 class EngineRunner:
@@ -80,11 +42,9 @@ class EngineRunner:
         """
         self.layout = engine.layout
         self._device = device
-        self._graphs = graphs
-        self._contexts = [engine.context(number) for number in range(len(self.layout.profiles))]
-        self._runs: OrderedDict[tuple[int, tuple[Shape, ...]], _Run] = OrderedDict()
+        self._runs = EngineRuns(engine, device, graphs)
         self._batches = batch_buckets(self.layout.largest_batch)
-        sizes = self._largest_sizes()
+        sizes = self._runs.largest_sizes()
         self._buffers = {
             tensor.name: zeros(device, (sizes[tensor.name],), tensor.dtype)
             for tensor in self.layout.tensors
@@ -94,26 +54,12 @@ class EngineRunner:
             tensor.name: device.pinned(sizes[tensor.name] * tensor.dtype.itemsize)
             for tensor in self.layout.inputs
         }
-        for context in self._contexts:
-            for name, buffer in self._buffers.items():
-                context.bind(name, buffer.pointer)
-
-    def _largest_sizes(self) -> dict[str, int]:
-        """Return how many elements each tensor has at most."""
-        largest: dict[str, int] = {}
-        for context, profile in zip(self._contexts, self.layout.profiles, strict=True):
-            for name, shape in profile.greatest.items():
-                context.resize(name, shape)
-                largest[name] = max(largest.get(name, 1), prod(shape))
-            for tensor in self.layout.outputs:
-                size = prod(context.shape(tensor.name))
-                largest[tensor.name] = max(largest.get(tensor.name, 1), size)
-        return largest
+        self._pointers = {name: buffer.pointer for name, buffer in self._buffers.items()}
 
     @property
     def recorded(self) -> int:
         """How many CUDA graphs there are."""
-        return sum(run.queue is not None for run in self._runs.values())
+        return self._runs.recorded
 
     def run(
         self,
@@ -138,13 +84,12 @@ class EngineRunner:
         for name in shapes:
             parts = [request[name] for request in requests]
             self._fill(name, parts, (rows, *tails[name]), pad_values.get(name, 0))
-        run = self._run(number, shapes)
-        self._queue(number, run)
+        found = self._runs.queue(number, shapes, self._pointers)
         self._device.synchronize()
         return {
             tensor.name: DeviceArray(
                 self._buffers[tensor.name].pointer,
-                (rows, *run.shapes[tensor.name][1:]),
+                (rows, *found[tensor.name][1:]),
                 tensor.dtype,
                 self._device.dlpack_device,
                 self._buffers[tensor.name],
@@ -236,41 +181,6 @@ class EngineRunner:
                 Pitched(target, pitch), Pitched(part.pointer, width), width, len(part)
             )
             target += len(part) * pitch
-
-    def _run(self, number: int, shapes: Mapping[str, Shape]) -> _Run:
-        """Return the work for these shapes, the oldest forgotten where there are too many."""
-        key = (number, tuple(shapes.values()))
-        if key in self._runs:
-            self._runs.move_to_end(key)
-            return self._runs[key]
-        context = self._contexts[number]
-        self._resize(number, shapes)
-        given = {tensor.name: context.shape(tensor.name) for tensor in self.layout.outputs}
-        self._runs[key] = run = _Run({**shapes, **given})
-        while len(self._runs) > max(self._graphs, 1):
-            self._runs.popitem(last=False)
-        return run
-
-    def _resize(self, number: int, shapes: Mapping[str, Shape]) -> None:
-        for tensor in self.layout.inputs:
-            self._contexts[number].resize(tensor.name, shapes[tensor.name])
-
-    def _queue(self, number: int, run: _Run) -> None:
-        """Queue a run: plainly at first, then by its recording."""
-        if run.queue is not None:
-            run.queue()
-            return
-        context = self._contexts[number]
-        self._resize(number, run.shapes)
-        context.enqueue()
-        if run.is_plain or not self._graphs:
-            return
-        # The run above made whatever is made at the first time; only then can one be recorded.
-        self._device.synchronize()
-        try:
-            run.queue = self._device.recorded(context.enqueue)
-        except CaptureError:
-            run.is_plain = True
 
 
 def _can_be_copied(part: Part, shape: Shape) -> bool:

@@ -23,16 +23,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
-from sensorium.errors import ServerError
 from sensorium_server.batched_model import BatchedModel, Parts
 from sensorium_server.batching import Axes, Batcher
 from sensorium_server.onnx_session import Graph, OnGpu, OnnxGraph
 from sensorium_server.openvino_graph import OpenVinoGraph
 from sensorium_server.recorder import Recorder, items_of
 from sensorium_server.settings import load
-from sensorium_server.stages import StageConfig, Tensors
+from sensorium_server.stages import StageConfig
 from sensorium_server.triton import Instance, Request, Response, failure, response, tensors_of
 
 Value = TypeVar("Value")
@@ -80,10 +77,8 @@ class OnnxModel(BatchedModel):
     """A graph of ONNX Runtime or OpenVINO that answers many requests by one run."""
 
     def __init__(self, graph: Graph, config: StageConfig) -> None:
-        super().__init__(batcher_from(config, graph.inputs, graph.outputs))
+        super().__init__(batcher_from(config, graph.inputs, graph.outputs), config)
         self._graph = graph
-        self._name = config.name
-        self._check_finite = config.flag("check_finite")
 
     def warm_up(self) -> None:
         """Run once on the shortest batch.
@@ -100,18 +95,6 @@ class OnnxModel(BatchedModel):
         self._check(results)
         rows = [len(next(iter(request.values()))) for request in requests]
         return self._batcher.split(results, rows, sizes)
-
-    def _check(self, results: Tensors) -> None:
-        """Refuse what is no number, of an engine that is new here."""
-        if not self._check_finite:
-            return
-        wrong = [
-            name
-            for name, array in results.items()
-            if array.dtype.kind == "f" and not np.isfinite(array).all()
-        ]
-        if wrong:
-            raise ServerError(f"{self._name} put out NaN or infinity in {', '.join(wrong)}")
 
 
 def batcher_from(

@@ -7,7 +7,7 @@
     a proven plan, and what runs it ───▶ its plan
     onnxruntime-gpu ───────────────────▶ ONNX Runtime on CUDA
 
-The launcher tells by `placements` what the backend `tensorrt` does by `usable_plan`.
+The launcher tells by `placements` what the backends do by `usable_plans`.
 """
 
 import re
@@ -32,6 +32,9 @@ WHEEL_VARIANT = "gpu_wheel"
 """The configs for the packaged Triton, with the backend `tensorrt` of this package."""
 
 PLAN_FILE = "model.plan"
+PLAN_BACKENDS = ("tensorrt", "decoder", "diffusion")
+"""The backends that run plans."""
+
 PRODUCTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 )
@@ -61,10 +64,7 @@ class Hardware:
         """What the engines' gate asks for; engines are judged for the first GPU."""
         if not self.gpus:
             return EngineRuntime({}, Target(""))
-        first = self.gpus[0]
-        return EngineRuntime(
-            self.products, Target(first.name, first.compute_capability, first.driver)
-        )
+        return EngineRuntime(self.products, self.gpus[0].target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +140,7 @@ def placed(settings: Settings, found: Hardware | None = None) -> Placed:
         changed = {
             "model_config_name": "" if kept in {NATIVE_VARIANT, WHEEL_VARIANT} else kept,
             "gpu_metrics": False,
+            "engine_profile": "cpu",
         }
         heads = [f"no GPU was found ({here.why_no_gpu}): every stage runs on the processor."]
     lines = [*heads, *_lines(told)]
@@ -170,31 +171,51 @@ def _placement(repository: Path, model: str, backend: str, here: Hardware) -> Pl
         return Placement(model, _ON_CPU)
     graph = _ON_CUDA if CUDA in here.providers else _ON_CPU
     missing = "" if CUDA in here.providers else "onnxruntime-gpu is not installed"
-    if backend != "tensorrt":
+    if backend not in PLAN_BACKENDS:
         return Placement(model, graph, missing)
-    if here.native:
+    if here.native and backend == "tensorrt":
         return Placement(model, "TensorRT of Triton")
     try:
-        record = usable_plan(repository, model, here.runtime)
+        records = usable_plans(repository / model / "1", here.runtime).values()
     except ConfigurationError as error:
         return Placement(model, graph, "; ".join(filter(None, (str(error), missing))))
-    return Placement(model, f"{record.product} {record.version}, {record.precision}")
+    told = dict.fromkeys(f"{one.product} {one.version}, {one.precision}" for one in records)
+    return Placement(model, " and ".join(told))
 
 
-def usable_plan(
-    repository: Path, model: str, runtime: EngineRuntime, version: str = "1"
-) -> EngineRecord:
-    """Return the record of a model's plan that may serve here.
+def usable_plans(directory: Path, runtime: EngineRuntime) -> dict[str, EngineRecord]:
+    """Return the records of the plans that may serve a model here, by graph (`model`, or `step`).
+
+    Args:
+        directory: The model's version in the repository, with an ONNX file for each graph.
+        runtime: What is here.
 
     Raises:
-        ConfigurationError: There is none; the message says why.
+        ConfigurationError: A graph has none; the message says why.
     """
-    directory = f"{model}/{version}"
+    repository, model = directory.parents[1], directory.parent.name
+    graphs = graphs_in(directory)
+    if not graphs:
+        raise ConfigurationError(f"{model} has no ONNX file")
+    return {
+        graph: _usable_plan(repository, f"{model}/{directory.name}", graph, runtime)
+        for graph in graphs
+    }
+
+
+def graphs_in(directory: Path) -> list[str]:
+    """Return the graphs of a model's version; `model.cpu.onnx` is an engine of one, not another."""
+    return sorted(path.stem for path in directory.glob("*.onnx") if "." not in path.stem)
+
+
+def _usable_plan(
+    repository: Path, directory: str, graph: str, runtime: EngineRuntime
+) -> EngineRecord:
     records = [
         record
         for path in sorted(repository.glob(f"*{ENGINES_SUFFIX}"))
         for record in read_records(repository, path.name.removesuffix(ENGINES_SUFFIX))
-        if record.file.startswith(f"{directory}/model.") and record.product in PRODUCTS
+        if record.file.startswith(f"{directory}/{graph}.") and record.product in PRODUCTS
     ]
     refused = []
     for record in sorted(records, key=lambda one: [*PRODUCTS].index(one.product)):
@@ -202,8 +223,9 @@ def usable_plan(
         if not reasons:
             return record
         refused.append(f"{record.file} is not used: {'; '.join(reasons)}")
-    if not refused and (repository / directory / PLAN_FILE).is_file():
-        refused.append(f"{directory}/{PLAN_FILE} is not used: nothing is recorded of it")
+    plan = f"{directory}/{graph}.plan"
+    if not refused and (repository / plan).is_file():
+        refused.append(f"{plan} is not used: nothing is recorded of it")
     raise ConfigurationError(
         "; ".join(refused) or "it was not compiled; see: sensorium compile --help"
     )

@@ -121,6 +121,11 @@ class Settings(BaseSettings):
     engine_profile: str = Field(
         "cpu", description="What engines are built for: a profile of sensorium compile."
     )
+    engine_checkpoint: Path | None = Field(
+        None,
+        description="What engines are proven against: a checkpoint, or a directory that has one by "
+        "the name of each bundle.",
+    )
     gpu_metrics: bool = Field(False, description="Export the GPU's metrics too.")
     http_threads: int = Field(8, gt=0, description="Threads that answer HTTP.")
     load_threads: int = Field(4, gt=0, description="Models that load at the same time.")

@@ -5,6 +5,8 @@ It reads `configs/gpu_wheel.pbtxt`: the parameters of `onnxruntime_backend.py`, 
 | key | meaning | default |
 |---|---|---|
 | `cuda_graphs` | how many sets of shapes are recorded as CUDA graphs; 0: none | `64` |
+| `engine` | a product: the plan beside the ONNX file; `onnxruntime`: none | what is proven |
+| `stripped` | `true`: that plan takes the ONNX file's weights | `false` |
 | `FORCE_CPU_ONLY_INPUT_TENSORS` | Triton's own; `no`: what is on the GPU stays there | `yes` |
 
 A plan that is missing, unproven, or of another GPU or TensorRT is not loaded: the stage then serves
@@ -24,15 +26,14 @@ from sensorium_server.cuda import CudaDevice
 from sensorium_server.device import Device, DeviceArray, on_host
 from sensorium_server.dlpack import described
 from sensorium_server.engine_layout import EngineTensor
-from sensorium_server.engine_runner import GRAPHS, Engine, EngineRunner, axes_of
+from sensorium_server.engine_runner import EngineRunner, axes_of
+from sensorium_server.engine_runs import GRAPHS, Engine
 from sensorium_server.onnx_session import OnGpu
 from sensorium_server.onnxruntime_backend import OnnxModel, batcher_from, gpu_of, graph_from
-from sensorium_server.placement import hardware, usable_plan
 from sensorium_server.recorder import Recorder, items_of
-from sensorium_server.settings import load
 from sensorium_server.stages import StageConfig
-from sensorium_server.tensorrt_engine import TensorRtEngine
-from sensorium_server.triton import Instance, Request, Response, failure
+from sensorium_server.tensorrt_engine import planned
+from sensorium_server.triton import Instance, Request, Response, failure, warn
 
 
 class EngineModel(BatchedModel):
@@ -53,7 +54,7 @@ class EngineModel(BatchedModel):
                 f"{', '.join(strangers)}. Compile it again."
             )
         super().__init__(
-            batcher_from(config, _axes(layout.inputs, specs), _axes(layout.outputs, specs))
+            batcher_from(config, _axes(layout.inputs, specs), _axes(layout.outputs, specs)), config
         )
         self._device = device
         self._runner = EngineRunner(engine, device, graphs=config.integer("cuda_graphs", GRAPHS))
@@ -77,6 +78,8 @@ class EngineModel(BatchedModel):
         }
         results = self._runner.run(requests, tails, batcher.pad_values)
         kept = {name: array for name, array in results.items() if name in self._needed(names)}
+        if self._checks_finite:
+            self._check({name: on_host(self._device, array) for name, array in kept.items()})
         rows = [len(next(iter(request.values()))) for request in requests]
         parts = self._runner.split(batcher, kept, rows, sizes)
         self._given += parts
@@ -116,20 +119,24 @@ class TritonPythonModel:
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the plan, or the ONNX file in its place."""
-        import triton_python_backend_utils as pb  # noqa: PLC0415 - see sensorium_server.triton
-
         instance = Instance.from_args(args)
         self._inputs = instance.inputs
         self._recorder = Recorder(instance.config.name, instance.version)
-        self._device = None if instance.gpu is None else CudaDevice(instance.gpu)
-        try:
-            self._model = _engine_model(instance, self._device)
-            self._keeps = True
-        except ConfigurationError as error:
-            pb.Logger.log_warn(f"{instance.config.name} serves its ONNX file: {error}")
+        name, found = instance.config.name, None
+        if instance.gpu is None:
+            warn(f"{name} serves its ONNX file: the instance is not on a GPU")
+        else:
+            found = planned(instance.config, instance.gpu, warn)
+        if found is None:
             model = onnx_model(instance)
             model.warm_up()
+            self._device = None if instance.gpu is None else CudaDevice(instance.gpu)
             self._model, self._keeps = model, False
+        else:
+            self._device, engines = found
+            (engine,) = engines.values()
+            engine.layout.check(instance.inputs, instance.outputs)
+            self._model, self._keeps = EngineModel(engine, self._device, instance.config), True
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
         """Answer the batch by one run, each request on its own."""
@@ -155,24 +162,6 @@ class TritonPythonModel:
             name: on_host(device, part) if isinstance(part, DeviceArray) else part
             for name, part in parts.items()
         }
-
-
-def _engine_model(instance: Instance, device: Device | None) -> EngineModel:
-    """Load a model's plan.
-
-    Raises:
-        ConfigurationError: It may not serve here; the message says why.
-    """
-    if not isinstance(device, CudaDevice):
-        raise ConfigurationError("the instance is not on a GPU")
-    directory = instance.config.directory
-    root = directory.parents[1]
-    record = usable_plan(root, directory.parent.name, hardware(load()).runtime, directory.name)
-    path = root / record.file
-    weights = path.with_suffix(".onnx") if record.stripped else None
-    engine = TensorRtEngine(path, record.product, device, weights)
-    engine.layout.check(instance.inputs, instance.outputs)
-    return EngineModel(engine, device, instance.config)
 
 
 def onnx_model(instance: Instance) -> OnnxModel:

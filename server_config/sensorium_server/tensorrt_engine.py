@@ -3,15 +3,86 @@
 The two have the same interface as far as it is used here; the record of an engine says which.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sensorium.errors import ConfigurationError, ServerError
 from sensorium_server.cuda import CudaDevice
 from sensorium_server.engine_layout import EngineTensor, Layout, Profile, Shape
-from sensorium_server.placement import api_of
+from sensorium_server.placement import PRODUCTS, api_of, graphs_in, hardware, usable_plans
+from sensorium_server.settings import load
+from sensorium_server.stages import StageConfig
+from sensorium_server.triton import Warn
+
+ENGINE, STRIPPED = "engine", "stripped"
+"""Parameters of a model that is served by plans; see `planned`."""
+
+ONNXRUNTIME = "onnxruntime"
+PLAN_SUFFIXES = (".plan", ".rtx")
+
+
+def planned(
+    config: StageConfig, gpu: int, warn: Warn
+) -> "tuple[CudaDevice, dict[str, TensorRtEngine]] | None":
+    """Load a model's plans onto a GPU; return both, the plans by graph.
+
+    The parameter `engine` says which: a product's name means the plans beside the ONNX files, which
+    whoever wrote the config has judged; `onnxruntime` means none; without it, those of the
+    repository that are proven for what is here.
+
+    Args:
+        config: The model's.
+        gpu: The number of the GPU.
+        warn: Told why the ONNX files serve, where they do.
+
+    Returns:
+        None where the ONNX files serve.
+
+    Raises:
+        ConfigurationError: A plan that the config names does not load.
+    """
+    engine = config.choice(ENGINE, ("", ONNXRUNTIME, *PRODUCTS), "")
+    if engine == ONNXRUNTIME:
+        return None
+    if engine:
+        return _loaded(_plans_beside(config, engine), gpu)
+    try:
+        records = usable_plans(config.directory, hardware(load()).runtime)
+        root = config.directory.parents[1]
+        plans = {
+            graph: _Plan(root / record.file, record.product, record.stripped)
+            for graph, record in records.items()
+        }
+        return _loaded(plans, gpu)
+    except ConfigurationError as error:
+        warn(f"{config.name} serves its ONNX files: {error}")
+        return None
+
+
+class _Plan(NamedTuple):
+    path: Path
+    product: str
+    is_stripped: bool
+
+
+def _plans_beside(config: StageConfig, product: str) -> dict[str, _Plan]:
+    found = {path.stem: path for path in config.directory.iterdir() if path.suffix in PLAN_SUFFIXES}
+    wanted = graphs_in(config.directory)
+    if missing := [graph for graph in wanted if graph not in found]:
+        raise ConfigurationError(f"{config.name} has no plan of {', '.join(missing)}")
+    is_stripped = config.flag(STRIPPED)
+    return {graph: _Plan(found[graph], product, is_stripped) for graph in wanted}
+
+
+def _loaded(plans: Mapping[str, _Plan], gpu: int) -> "tuple[CudaDevice, dict[str, TensorRtEngine]]":
+    device, engines = CudaDevice(gpu), {}
+    for graph, plan in plans.items():
+        weights = plan.path.with_suffix(".onnx") if plan.is_stripped else None
+        engines[graph] = TensorRtEngine(plan.path, plan.product, device, weights)
+    return device, engines
 
 
 class TensorRtEngine:

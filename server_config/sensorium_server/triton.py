@@ -34,6 +34,9 @@ Request = Any
 Response = Any
 """A `triton_python_backend_utils.InferenceResponse`."""
 
+Warn = Callable[[str], None]
+"""Told what the operator should know."""
+
 _CODES: Mapping[type[SensoriumError], str] = {
     InvalidInputError: "INVALID_ARG",
     OverloadedError: "UNAVAILABLE",
@@ -85,6 +88,17 @@ class Instance:
                 one["name"] for one in accelerators.get("gpu_execution_accelerator", ())
             ),
         )
+
+
+def silent(_message: str) -> None:
+    """Tell nobody; for graphs that are loaded outside of Triton."""
+
+
+def warn(message: str) -> None:
+    """Write a warning into Triton's log."""
+    import triton_python_backend_utils as pb  # noqa: PLC0415 - see above
+
+    pb.Logger.log_warn(message)
 
 
 class StageModel:

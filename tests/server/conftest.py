@@ -167,10 +167,10 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @pytest.fixture
-def triton_args() -> Callable[[Path, str], dict[str, str]]:
+def triton_args() -> Callable[..., dict[str, str]]:
     """Return a maker of the dictionary that Triton hands to `initialize`."""
 
-    def make(repository: Path, model: str) -> dict[str, str]:
+    def make(repository: Path, model: str, gpu: int | None = None) -> dict[str, str]:
         config = {
             "input": [{"name": tensor.name} for tensor in STAGES[model].inputs],
             "output": [{"name": tensor.name} for tensor in STAGES[model].outputs],
@@ -185,7 +185,8 @@ def triton_args() -> Callable[[Path, str], dict[str, str]]:
             "model_name": model,
             "model_repository": str(repository / model),
             "model_version": "1",
-            "model_instance_kind": "CPU",
+            "model_instance_kind": "CPU" if gpu is None else "GPU",
+            "model_instance_device_id": str(gpu or 0),
         }
 
     return make

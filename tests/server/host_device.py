@@ -65,13 +65,15 @@ class HostDevice:
         """Do nothing: all is done."""
 
     def recorded(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Return the work itself, counted."""
+        """Return the work itself, counted, with the shapes and addresses that it has now."""
         if not self._can_record:
             raise CaptureError("this device records nothing")
+        context = getattr(work, "__self__", None)
+        recorded = context.frozen().enqueue if isinstance(context, OnnxContext) else work
 
         def launch() -> None:
             self.launched += 1
-            work()
+            recorded()
 
         return launch
 
@@ -156,6 +158,12 @@ class OnnxContext:
             for axis, size in zip(axes, self._shapes[one], strict=True)
         }
         return tuple(sizes.get(axis, axis) for axis in graph.outputs[name])  # type: ignore[misc, arg-type]
+
+    def frozen(self) -> "OnnxContext":
+        """Return a copy that keeps its shapes and addresses."""
+        made = OnnxContext(self._engine, self._profile)
+        made._pointers, made._shapes = dict(self._pointers), dict(self._shapes)
+        return made
 
     def enqueue(self) -> None:
         """Compute at once."""

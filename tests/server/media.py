@@ -1,8 +1,10 @@
 """Real sound and video files for tests, made with soundfile and PyAV."""
 
 import io
+import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from typing import Any
@@ -129,7 +131,7 @@ def video(
 ) -> bytes:
     """Return a video whose frames start at the given seconds, for a variable frame rate."""
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
+    with _priority_kept(), av.open(file, "w", format=container) as output:
         # Both streams exist before the first packet, which writes the header.
         picture = _picture_stream(output, frames.shape[1:3], codec, starts)
         track = None if audio is None else _sound_stream(output, audio, audio_rate, container)
@@ -153,6 +155,19 @@ def rotated(data: bytes, degrees: int) -> bytes:
     at = data.index(b"tkhd") + _TKHD_MATRIX
     matrix = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     return data[:at] + matrix + data[at + len(matrix) :]
+
+
+@contextmanager
+def _priority_kept() -> Iterator[None]:
+    """Undo what SVT-AV1 does as root: its caller, and all processes after, run in real time.
+
+    Whatever spins there then keeps all else from the processor.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
 
 
 def _picture_stream(

@@ -7,23 +7,37 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tests.server import toy
-from tests.server.host_device import HostDevice
+from tests.server.host_device import HostDevice, OnnxEngine
 
-from sensorium_server.decoder_backend import decoder_from, device_decoder
+from sensorium.errors import ConfigurationError
+from sensorium_server.decoder_backend import decoder_from, device_decoder, engine_decoder
 from sensorium_server.decoding import Decoder, Generated
+from sensorium_server.device_slots import BoundGraph
 from sensorium_server.generation import Generation
+from sensorium_server.gpu import this_gpu
 from sensorium_server.onnx_session import OnnxGraph
 from sensorium_server.stages import StageConfig
 
+PARAMETERS = {"bos_id": "2", "eos_id": "3", "max_new_tokens": "12", "slots": "4"}
+GRAPHS = ("cross", "step")
+HOST, BOUND, ENGINE = WHERE = ("host", "bound", "engine")
+"""On the host; on a device by ONNX Runtime, whose inputs are bound; on a device by engines."""
 
-def decoder(repository: Path, slots: int = 4, *, on_device: bool = False) -> Decoder[Any]:
+
+def decoder(repository: Path, slots: int = 4, where: str = HOST) -> Decoder[Any]:
     """Return the toy's decoder, with its cache on a device if wished."""
-    parameters = {"bos_id": "2", "eos_id": "3", "max_new_tokens": "12", "slots": str(slots)}
+    parameters = {**PARAMETERS, "slots": str(slots)}
     config = StageConfig("text_decoder", repository / "text_decoder/1", parameters)
-    if not on_device:
+    paths = [config.directory / f"{name}.onnx" for name in GRAPHS]
+    if where == HOST:
         return decoder_from(config)
-    cross, step = (OnnxGraph(config.directory / f"{name}.onnx") for name in ("cross", "step"))
-    return device_decoder(config, cross, step, HostDevice(), "cpu")
+    if where == ENGINE:
+        sizes = {"batch": (1, 8), "past": (0, 11), "memory": (1, 12)}
+        engines = [OnnxEngine(one, [sizes]) for one in paths]
+        return engine_decoder(config, engines[0], engines[1], HostDevice())
+    device = HostDevice()
+    cross, step = (BoundGraph(OnnxGraph(one).session, device, "cpu") for one in paths)
+    return device_decoder(config, cross, step, (2, 1, 8), device)
 
 
 def memory(seed: int, length: int) -> tuple[Any, Any]:
@@ -82,19 +96,19 @@ def test_one_row_equals_the_reference(toy_repository: Path) -> None:
     assert result.score == pytest.approx(score, rel=1e-4)
 
 
-@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("where", WHERE)
 @hypothesis_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     rows=st.lists(st.tuples(st.integers(0, 99), st.integers(1, 9)), min_size=1, max_size=9),
     pace=st.integers(1, 4),
 )
 def test_company_changes_nothing(
-    toy_repository: Path, rows: list[tuple[int, int]], pace: int, *, on_device: bool
+    toy_repository: Path, rows: list[tuple[int, int]], pace: int, where: str
 ) -> None:
     """Rows that join and leave at different steps get what each would get alone."""
-    running = decoder(toy_repository, slots=3, on_device=on_device)
+    running = decoder(toy_repository, slots=3, where=where)
     waiting = {index: memory(seed, length) for index, (seed, length) in enumerate(rows)}
     expected = {index: reference(toy_repository, *row) for index, row in waiting.items()}
     ended: dict[Any, Generated[Any]] = {}
@@ -117,24 +131,50 @@ def test_beams_on_a_device(toy_repository: Path) -> None:
     wishes = [Generation((2,), (3,), 9, num_beams=beams) for beams in (3, 1, 2)]
     pairs = [memory(seed, length) for seed, length in ((1, 4), (2, 7), (3, 2))]
     found = []
-    for on_device in (False, True):
-        running = decoder(toy_repository, slots=8, on_device=on_device)
+    for where in WHERE:
+        running = decoder(toy_repository, slots=8, where=where)
         running.join([0], [pairs[0][0]], [pairs[0][1]], wishes[:1])
         first = running.step()
         rest = pairs[1:]
         running.join([1, 2], [one[0] for one in rest], [one[1] for one in rest], wishes[1:])
         found.append({one.key: one for one in first} | finish(running))
 
-    host, device = found
-    assert {key: one.tokens for key, one in device.items()} == {
-        key: one.tokens for key, one in host.items()
-    }
-    assert all(device[key].score == pytest.approx(host[key].score, rel=1e-4) for key in host)
+    host = found[0]
+    for device in found[1:]:
+        assert {key: one.tokens for key, one in device.items()} == {
+            key: one.tokens for key, one in host.items()
+        }
+        assert all(device[key].score == pytest.approx(host[key].score, rel=1e-4) for key in host)
+
+
+def test_engine_that_is_too_small_is_refused(toy_repository: Path) -> None:
+    """What slots and tokens need is said beside what the plan takes."""
+    config = StageConfig("text_decoder", toy_repository / "text_decoder/1", PARAMETERS)
+    sizes = {"batch": (1, 4), "past": (0, 9), "memory": (1, 12)}
+    cross, step = (OnnxEngine(config.directory / f"{one}.onnx", [sizes]) for one in GRAPHS)
+
+    with pytest.raises(ConfigurationError, match=r"4 rows of 9 tokens, and 4 slots of 11 are"):
+        engine_decoder(config, cross, step, HostDevice())
+
+
+@pytest.mark.skipif(this_gpu() is not None, reason="this machine has a GPU")
+def test_without_plans_the_onnx_files_serve(toy_repository: Path) -> None:
+    """And it is told why."""
+    told = list[str]()
+    config = StageConfig("text_decoder", toy_repository / "text_decoder/1", PARAMETERS)
+
+    running: Decoder[Any] = decoder_from(config, 0, told.append)
+
+    made, mask = memory(5, 3)
+    running.join(["row"], [made], [mask])
+    assert finish(running)["row"].tokens == reference(toy_repository, made, mask)[0]
+    assert len(told) == 1
+    assert told[0].startswith("text_decoder serves its ONNX files: ")
 
 
 def test_numbers_that_are_none_leave_the_device(toy_repository: Path) -> None:
     """A row with NaN ends with a NaN score, and the next one in its slot is well."""
-    running = decoder(toy_repository, slots=1, on_device=True)
+    running = decoder(toy_repository, slots=1, where=BOUND)
     made, mask = memory(5, 3)
     running.join(["sick"], [made * np.nan], [mask])
     (result,) = running.step()

@@ -213,3 +213,25 @@ def test_the_builder_is_sensorium_compile(tmp_path: Path, prefix: str) -> None:
     assert ("--bundle" in words) == bool(prefix)
     assert "--search" in words
     assert "--search" not in compile_command(tmp_path, "mine", "gpu")
+
+
+def test_engines_are_compared_with_the_checkpoint_that_is_named(tmp_path: Path) -> None:
+    """One for all, or that of the bundle's name."""
+    (tmp_path / "mine.manifest.json").write_text(json.dumps({"files": {"a/1/model.onnx": ""}}))
+    (tmp_path / "checkpoints/mine").mkdir(parents=True)
+    found = [
+        compile_command(tmp_path, "mine", "gpu", checkpoint=tmp_path / name)[4]
+        for name in ("checkpoints", "checkpoints/mine")
+    ]
+
+    assert found == [str(tmp_path / "checkpoints/mine")] * 2
+
+
+def test_one_graph_without_engine_costs_no_other_its_own(
+    cache: EngineCache, toy_repository: Path
+) -> None:
+    """What was built before the builder ended with 1 is kept."""
+    entry = build(cache, toy_repository, "partly")
+
+    assert entry is not None
+    assert [record.graph for record in read_records(entry, "toy")] == ["fusion/1/model"]

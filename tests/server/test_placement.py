@@ -53,7 +53,7 @@ def record(repository: Path) -> EngineRecord:
         onnx={ONNX: digest(repository / ONNX)},
         product="tensorrt",
         version="11.4.0",
-        target=Target(CARD.name, CARD.compute_capability, CARD.driver),
+        target=CARD.target,
         compatibility=(),
         precision="fp16",
         profiles=(),
@@ -104,6 +104,28 @@ def test_plan_that_may_not_serve_is_named(
 
     assert engines(repository, FULL)["text_encoder"] == "ONNX Runtime on CUDA"
     assert reason in reasons(repository, FULL)["text_encoder"]
+
+
+def test_decoder_runs_by_the_plans_of_both_graphs(repository: Path) -> None:
+    """Each graph has its own; where one is missing, ONNX Runtime runs both."""
+    plans = []
+    for graph, precision in (("cross", "fp16"), ("step", "bf16")):
+        onnx, plan = (f"text_decoder/1/{graph}.{kind}" for kind in ("onnx", "plan"))
+        (repository / plan).write_bytes(b"another plan")
+        own = replace(record(repository), graph=f"text_decoder/{graph}", precision=precision)
+        found = {"digest": digest(repository / plan), "onnx": {onnx: digest(repository / onnx)}}
+        plans.append(replace(own, file=plan, **found))  # type: ignore[arg-type]
+
+    write_records(repository, "toy", plans[:1])
+    alone = engines(repository, FULL)["text_decoder"]
+    reason = reasons(repository, FULL)["text_decoder"]
+    write_records(repository, "toy", plans)
+
+    assert alone == "ONNX Runtime on CUDA"
+    assert "text_decoder/1/step.plan is not used: nothing is recorded of it" in reason
+    assert engines(repository, FULL)["text_decoder"] == (
+        "tensorrt 11.4.0, fp16 and tensorrt 11.4.0, bf16"
+    )
 
 
 def test_plan_without_a_record_is_named(repository: Path) -> None:

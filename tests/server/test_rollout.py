@@ -7,12 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.server import toy, toy_builder
 
 from sensorium.errors import ConfigurationError, ModelNotReadyError, ServerError
+from sensorium_server.engine_gate import EngineRuntime
 from sensorium_server.engine_record import Target, read_records, write_records
 from sensorium_server.recorder import FAILED
 from sensorium_server.settings import Settings, load
@@ -22,6 +24,7 @@ from sensorium_server.swap.engine_cache import EngineCache
 from sensorium_server.swap.engine_config import engine_config
 from sensorium_server.swap.model_control import HEADER, ModelControl
 from sensorium_server.swap.rollout import Rollout, cache_root
+from sensorium_server.swap.selection import selected_engines
 
 STAGES = ["fusion", "image_encoder", "text_decoder", "text_encoder"]
 
@@ -245,7 +248,7 @@ def test_a_place_that_cannot_be_written_is_told(toy_repository: Path, tmp_path: 
 
 
 def test_config_of_engines(built: Path) -> None:
-    """A processor's engine is the exported config with three parameters; a GPU's has its own."""
+    """An engine's is the exported config, or the one for a GPU, with parameters that name it."""
     records = {Path(one.file).parts[0]: one for one in read_records(built, "toy")}
     exported = (built / "fusion/config.pbtxt").read_text()
 
@@ -259,6 +262,14 @@ def test_config_of_engines(built: Path) -> None:
         assert f'key: "{key}"' in config
         assert f'string_value: "{value}"' in config
     assert 'key: "buckets.sequence"' in config
+
+    plan = replace(records["fusion"], product="tensorrt", stripped=True)
+    on_gpu = engine_config("", exported.replace("KIND_CPU", "KIND_GPU"), [plan])
+    for key, value in {"engine": "tensorrt", "stripped": "true", "check_finite": "true"}.items():
+        assert f'key: "{key}"' in on_gpu
+        assert f'string_value: "{value}"' in on_gpu
+    assert "KIND_GPU" in on_gpu
+    assert 'key: "precision"' not in on_gpu
 
 
 def test_devices_are_found() -> None:
@@ -275,3 +286,39 @@ def test_closing_removes_the_copy(toy_repository: Path, tmp_path: Path) -> None:
         pass
 
     assert list((tmp_path / "serving").iterdir()) == []
+
+
+def test_a_gpu_s_engines_serve_a_model_whose_graphs_all_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before those for the processor; a decoder with a plan of one graph keeps its ONNX files."""
+    repository = toy.build(tmp_path / "models")
+    words = [sys.executable, str(toy_builder.__file__), "good", str(repository), "toy"]
+    subprocess.run(words, check=True)
+    card = Target("NVIDIA H200", "9.0", "580")
+    monkeypatch.setattr("sensorium_server.swap.selection.runtime_of", lambda _: runtime(card))
+    for model in ("fusion", "text_decoder"):
+        (repository / model / "configs").mkdir()
+        text = (repository / model / "config.pbtxt").read_text().replace("_CPU", "_GPU")
+        (repository / model / "configs/gpu_wheel.pbtxt").write_text(text)
+    records = read_records(repository, "toy")
+    plans = []
+    for record in records:
+        if record.file.startswith(("fusion/", "text_decoder/1/step")):
+            plan = record.file.replace(".cpu.onnx", ".rtx")
+            (repository / plan).write_bytes((repository / record.file).read_bytes())
+            own = replace(record, file=plan, product="tensorrt_rtx", version="1.7", target=card)
+            plans.append(own)
+    write_records(repository, "toy", [*records, *plans])
+    told = list[str]()
+
+    found = selected_engines(repository, "toy", repository, {}, told.append, variant="gpu_wheel")
+
+    assert [record.file for record in found["fusion"]] == ["fusion/1/model.rtx"]
+    assert "text_decoder" not in found
+    assert "text_decoder: its plans are not used, cross has none" in told
+
+
+def runtime(card: Target) -> EngineRuntime:
+    """A machine that runs TensorRT-RTX's plans."""
+    return EngineRuntime({"tensorrt_rtx": "1.7"}, card)

@@ -87,18 +87,30 @@ def test_versions_come_and_go(toy_repository: Path, tmp_path: Path) -> None:
 
 
 def test_a_named_config_serves_without_its_engine(tmp_path: Path) -> None:
-    """`configs/gpu.pbtxt` is served at once where it needs no engine, and kept for later if so."""
+    """A config for a GPU is served at once where it needs no engine, and kept for later if so.
+
+    NVIDIA's backend needs one, ours do not: they are told to serve their ONNX files.
+    """
     repository = toy.build(tmp_path / "repository")
     for model, backend in ((ENCODER, "tensorrt"), ("fusion", "onnxruntime")):
         text = (repository / model / "config.pbtxt").read_text()
         (repository / model / "configs").mkdir()
         named = text.replace('"onnxruntime"', f'"{backend}"').replace("KIND_CPU", "KIND_GPU")
-        (repository / model / "configs/gpu.pbtxt").write_text(named)
-    copy = ServingCopy.made_of(repository, tmp_path / "cache", "gpu")
-    kinds = ["KIND_GPU" in copy.portable_config(model) for model in (ENCODER, "fusion")]
-    copy.close()
+        for variant in ("gpu", "gpu_wheel"):
+            (repository / model / f"configs/{variant}.pbtxt").write_text(named)
 
-    assert kinds == [False, True]
+    native, wheel = (
+        ServingCopy.made_of(repository, tmp_path / "cache", one) for one in ("gpu", "gpu_wheel")
+    )
+    texts = [
+        [copy.portable_config(model) for model in (ENCODER, "fusion")] for copy in (native, wheel)
+    ]
+    native.close()
+    wheel.close()
+
+    assert [["KIND_GPU" in text for text in one] for one in texts] == [[False, True], [True, True]]
+    assert 'key: "engine"' not in texts[0][0]
+    assert 'value {\n    string_value: "onnxruntime"' in texts[1][0].partition('key: "engine"')[2]
 
 
 def test_copies_of_killed_servers_are_removed(toy_repository: Path, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from tests.server.host_device import HostDevice, OnnxEngine
 
-from sensorium.errors import ConfigurationError, InvalidInputError
-from sensorium_server import dlpack, tensorrt_backend
+from sensorium.errors import ConfigurationError, InvalidInputError, ServerError
+from sensorium_server import dlpack, tensorrt_backend, tensorrt_engine
 from sensorium_server.device import DeviceArray, on_host
 from sensorium_server.onnx_session import OnnxGraph
 from sensorium_server.onnxruntime_backend import OnnxModel
 from sensorium_server.stages import StageConfig
 from sensorium_server.tensorrt_backend import EngineModel, TritonPythonModel
+from sensorium_server.tensorrt_engine import planned
 
 WANTED = {"text_tokens", "text_embedding"}
 SHORT = {"batch": (1, 4), "sequence": (1, 8)}
@@ -227,10 +228,9 @@ def test_triton_model_hands_over_by_dlpack(
 ) -> None:
     """Inputs on the device are taken by address, and outputs are handed over by address."""
     engine = OnnxEngine(toy_repository / "text_encoder/1/model.onnx", [SHORT])
-    model = EngineModel(engine, device, StageConfig("text_encoder", Path(), PARAMETERS))
-    monkeypatch.setattr(tensorrt_backend, "_engine_model", lambda _instance, _device: model)
+    monkeypatch.setattr(tensorrt_backend, "planned", lambda *_: (device, {"model": engine}))
     served = TritonPythonModel()
-    served.initialize(triton_args(toy_repository, "text_encoder"))
+    served.initialize(triton_args(toy_repository, "text_encoder", gpu=0))
     tensors = {name: device.placed(array) for name, array in text(4, 5, 6).items()}
 
     (answer,) = served.execute([stub.Request(tensors, {"text_tokens"})])
@@ -259,3 +259,66 @@ def test_dlpack_goes_both_ways() -> None:
         dlpack.described(array.T.__dlpack__())
     ours.__dlpack__()
     assert not dlpack._alive
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "tensorrt_rtx"])
+def test_config_may_say_what_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """The ONNX files, or the plans beside them, with the weights of which those are stripped."""
+    folder = tmp_path / "text_decoder/2"
+    folder.mkdir(parents=True)
+    for name in ("cross.onnx", "cross.rtx", "step.onnx", "step.rtx", "tokenizer.json"):
+        (folder / name).touch()
+    loaded: list[Any] = []
+
+    def load(plans: Any, gpu: int) -> tuple[None, dict[str, Any]]:  # noqa: ANN401 - its own
+        loaded.append((plans, gpu))
+        return None, {}
+
+    monkeypatch.setattr(tensorrt_engine, "_loaded", load)
+    config = StageConfig("text_decoder", folder, {"engine": engine, "stripped": "true"})
+
+    found = planned(config, 1, pytest.fail)
+
+    if engine == "onnxruntime":
+        assert found is None
+        assert not loaded
+    else:
+        [(plans, gpu)] = loaded
+        assert gpu == 1
+        assert plans == {
+            name: (folder / f"{name}.rtx", "tensorrt_rtx", True) for name in ("cross", "step")
+        }
+
+
+def test_plan_that_its_config_names_must_be_there(tmp_path: Path) -> None:
+    """Such a version does not load, so that the one before serves on."""
+    folder = tmp_path / "text_decoder/2"
+    folder.mkdir(parents=True)
+    for name in ("cross.onnx", "cross.plan", "step.onnx"):
+        (folder / name).touch()
+
+    with pytest.raises(ConfigurationError, match="text_decoder has no plan of step"):
+        planned(StageConfig("text_decoder", folder, {"engine": "tensorrt"}), 0, pytest.fail)
+
+
+def test_numbers_that_are_none_are_refused_where_that_is_checked(
+    engine: OnnxEngine, device: HostDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that is new to a server answers with an error, and not with NaN."""
+    config = StageConfig("text_encoder", Path(), {**PARAMETERS, "check_finite": "true"})
+    checked = EngineModel(engine, device, config)
+    (well,) = checked.answer([text(5)], [WANTED])
+    run = engine.graph.run
+    monkeypatch.setattr(
+        engine.graph,
+        "run",
+        lambda *given: {name: one * np.nan for name, one in run(*given).items()},
+    )
+
+    (answer,) = checked.answer([text(6, 7)], [WANTED])
+
+    assert not isinstance(well, Exception)
+    assert isinstance(answer, ServerError)
+    assert "text_encoder put out NaN or infinity in text_tokens" in str(answer)

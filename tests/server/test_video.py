@@ -1,5 +1,6 @@
 """Videos: every container and codec, timestamps, rotation, limits and damage."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,11 @@ def corners() -> NDArray[np.uint8]:
     "codec", ["libx264", "libx265", "mpeg4", "libvpx", "libvpx-vp9", "libsvtav1"]
 )
 def test_every_codec_gives_its_frames(codec: str) -> None:
-    """H.264, H.265, MPEG-4, VP8, VP9 and AV1 give the frames at the sampled moments."""
+    """H.264, H.265, MPEG-4, VP8, VP9 and AV1 give the frames at the sampled moments.
+
+    And making one leaves the test's own process as it was; see `media`.
+    """
+    policy = os.sched_getscheduler(0)
     make = media.mp4 if codec in media.MP4_CODECS else media.webm
 
     pictures, seconds = sampled_frames(make(FRAMES, codec=codec), LIMITS, 5, Framing(16))
@@ -70,6 +75,7 @@ def test_every_codec_gives_its_frames(codec: str) -> None:
     assert pictures.shape == (5, 16, 16, 3)
     assert pictures.dtype == np.uint8
     assert seconds == pytest.approx(2.0)
+    assert os.sched_getscheduler(0) == policy
     np.testing.assert_allclose(centres(pictures), media.greys(20)[2::4], atol=4)
 
 

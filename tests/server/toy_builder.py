@@ -4,7 +4,8 @@
 
 It does what `sensorium compile` does, without PyTorch and in a second. Modes: `good`; `unproven`,
 where parity fails; `mixed`, where fusion is no graph, and the text encoder puts out NaN for a text
-with the word of the number 13, "red"; `fail`; `hang`; `full`, which writes more than fits.
+with the word of the number 13, "red"; `partly`, where all but fusion fail; `fail`; `hang`; `full`,
+which writes more than fits.
 """
 
 import json
@@ -79,6 +80,8 @@ def main() -> None:
     files = json.loads((repository / f"{bundle}.manifest.json").read_text())["files"]
     records = []
     for name in sorted(name for name in files if name.endswith(".onnx")):
+        if mode == "partly" and not name.startswith("fusion/"):
+            continue
         source = repository / name
         target = source.with_suffix(".cpu.onnx")
         stage = name.partition("/")[0]
@@ -106,6 +109,8 @@ def main() -> None:
             )
         )
     write_records(repository, bundle, records)
+    if mode == "partly":
+        sys.exit("text_encoder has no engine: node relu_3 (Relu) is not known")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The judge of drawn pictures, proved on real ones, and prompts, layouts and drawing itself."""
 
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -243,13 +245,19 @@ def keep_pictures(cache: Path) -> None:
 
 
 @pytest.mark.slow
-def test_drawing_learns(tmp_path: Path) -> None:
-    """A few texts and pictures lower both losses, and the journal tells."""
+def test_drawing_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few texts and pictures lower both losses, and the journal tells.
+
+    A step takes a twentieth of a second by this clock, however fast the machine is.
+    """
+    ticks = count()
+    clock = SimpleNamespace(process_time=lambda: next(ticks) / 20)
+    monkeypatch.setattr(drawing, "time", clock)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     reader, config = small_reader(tokenizer.vocabulary(), 0)
     plan = drawing.DrawingPlan(
-        minutes=0.15, batch=8, reading_steps=60, reading_batch=16, warm_up=10, report_every=10
+        minutes=0.1, batch=8, reading_steps=60, reading_batch=16, warm_up=10, report_every=10
     )
     decoder = DiffusionImageDecoder(config)
     rng, path = np.random.default_rng(0), tmp_path / "journal.jsonl"
@@ -265,7 +273,8 @@ def test_drawing_learns(tmp_path: Path) -> None:
     reports = journal.read(path)
     reading, pictures = ([r for r in reports if r["stage"] == s] for s in ("reading", "drawing"))
     assert float(reading[-1]["layout_loss"]) < float(reading[0]["layout_loss"])
-    assert float(pictures[-1]["picture_loss"]) < 0.5 * float(pictures[0]["picture_loss"])
+    losses = [float(report["picture_loss"]) for report in pictures]
+    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
     assert saved[-1] == task.step
     assert all(map(torch.equal, layout, decoder.layout.parameters()))
 

@@ -32,7 +32,7 @@ from sensorium_export.tolerance import FP8
 from sensorium_server.atomic_file import write_bytes
 from sensorium_server.engine_gate import Compatibility
 from sensorium_server.engine_record import Target
-from sensorium_server.gpu_device import this_gpu
+from sensorium_server.gpu import this_gpu
 
 _FIRST_FP8 = (8, 9)
 """The first compute capability whose matrix units know fp8."""

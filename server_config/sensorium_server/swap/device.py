@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sensorium_server.engine_gate import EngineRuntime
 from sensorium_server.engine_record import Target
-from sensorium_server.gpu_device import this_gpu
+from sensorium_server.gpu import this_gpu
 
 CPU_PRODUCTS = ("onnxruntime", "openvino")
 """Those whose engines run on the processor."""

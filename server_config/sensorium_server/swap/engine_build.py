@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sensorium.errors import ConfigurationError
+from sensorium_server.engine_record import read_records
 from sensorium_server.manifest import SUFFIX
 from sensorium_server.process import die_with_parent
 from sensorium_server.swap.engine_cache import EngineCache
@@ -30,9 +31,23 @@ Command = Callable[[Path, str, str], Sequence[str]]
 """From a repository, the name of a bundle's manifest and a profile to what builds its engines."""
 
 
-def compile_command(repository: Path, bundle: str, profile: str) -> list[str]:
-    """Return the command line that builds a bundle's engines into a repository."""
+def compile_command(
+    repository: Path, bundle: str, profile: str, *, checkpoint: Path | None = None
+) -> list[str]:
+    """Return the command line that builds a bundle's engines into a repository.
+
+    Args:
+        repository: Where the bundle is published.
+        bundle: The name of its manifest.
+        profile: What to build for.
+        checkpoint: What engines are compared with: a checkpoint, or a directory that has one by the
+            bundle's name. Without it a search compares with what was exported, and other profiles
+            with the default checkpoint.
+    """
     options = ["--repository", str(repository), "--profile", profile]
+    if checkpoint is not None:
+        own = checkpoint / bundle
+        options.insert(0, str(own if own.is_dir() else checkpoint))
     if prefix := _prefix(repository, bundle):
         options += ["--bundle", prefix]
     search = ["--search"] if profile == "cpu" else []
@@ -67,7 +82,7 @@ class EngineBuild:
                 if found is not None:
                     return found
                 if work is not None:
-                    done = self._run(self._command(work, bundle, profile))
+                    done = self._built(work, bundle, profile)
                     return self._cache.keep(key, work, bundle) if done else None
             self._cancelled.wait(_WAIT_FOR_OTHER_S)
         return None
@@ -75,6 +90,15 @@ class EngineBuild:
     def cancel(self) -> None:
         """End what runs, and build nothing more."""
         self._cancelled.set()
+
+    def _built(self, work: Path, bundle: str, profile: str) -> bool:
+        """Build; a graph that has no engine in the end does not cost the others theirs."""
+        try:
+            return self._run(self._command(work, bundle, profile))
+        except ConfigurationError:
+            if not read_records(work, bundle):
+                raise
+            return True
 
     def _run(self, command: Sequence[str]) -> bool:
         """Run the builder to its end; False when it was cancelled."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sensorium_server.engine_record import EngineRecord
+from sensorium_server.placement import PLAN_BACKENDS
 from sensorium_server.swap.device import CPU_PRODUCTS
 
 if TYPE_CHECKING:
@@ -21,18 +22,26 @@ def engine_config(portable: str, named: str, records: Sequence[EngineRecord]) ->
     Args:
         portable: The text of the exported config.
         named: The text of the config that was written for engines; empty if there is none.
-        records: Those of the engines, one for each of the model's graphs that has one.
+        records: Those of the engines, one for each of the model's graphs that has one, all for the
+            processor or all for the GPU.
     """
-    if any(record.product not in CPU_PRODUCTS for record in records):
-        return named
-    config = _parsed(portable)
+    is_on_gpu = records[0].product not in CPU_PRODUCTS
+    config = _parsed(named if is_on_gpu else portable)
     for record in records:
         (graph, *_) = (Path(path).stem for path in record.onnx)
-        parameters = cpu_parameters(record.product, record.precision, graph)
-        parameters |= {"check_finite": "true"}
-        for key, value in parameters.items():
+        parameters = (
+            _gpu_parameters(record)
+            if is_on_gpu
+            else cpu_parameters(record.product, record.precision, graph)
+        )
+        for key, value in {**parameters, "check_finite": "true"}.items():
             config.parameters[key].string_value = value
     return _written(config)
+
+
+def _gpu_parameters(record: EngineRecord) -> dict[str, str]:
+    """Return the parameters by which our backends run plans; see `tensorrt_engine.planned`."""
+    return {"engine": record.product, "stripped": str(record.stripped).lower()}
 
 
 def cpu_parameters(product: str, precision: str, graph: str = "model") -> dict[str, str]:
@@ -41,6 +50,15 @@ def cpu_parameters(product: str, precision: str, graph: str = "model") -> dict[s
     if product == "onnxruntime":
         parameters[f"optimized.{graph}"] = "true"
     return parameters
+
+
+def without_plans(text: str) -> str:
+    """Return a config on a GPU by which the ONNX files serve, whatever plans there are."""
+    config = _parsed(text)
+    if config.backend not in PLAN_BACKENDS:
+        return text
+    config.parameters["engine"].string_value = "onnxruntime"
+    return _written(config)
 
 
 def served_by(text: str) -> str:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from sensorium.errors import ConfigurationError, SensoriumError
+from sensorium_server.placement import NATIVE_VARIANT
 from sensorium_server.recorder import fault_of
 from sensorium_server.settings import Settings
 from sensorium_server.swap.engine_build import Command, EngineBuild, compile_command
@@ -51,11 +52,13 @@ class _Missing:
 class Rollout:
     """The engines of one server; `prepare`, `begin` and `stop` are called in this order."""
 
-    def __init__(self, settings: Settings, log: Log, command: Command = compile_command) -> None:
+    def __init__(self, settings: Settings, log: Log, command: Command | None = None) -> None:
         self._settings, self._log = settings, log
         self._secret = new_secret()
         self.cache = EngineCache(cache_root(settings))
-        self._build = EngineBuild(self.cache, command)
+        usual = partial(compile_command, checkpoint=settings.engine_checkpoint)
+        self._build = EngineBuild(self.cache, command or usual)
+        self._variant = settings.model_config_name or NATIVE_VARIANT
         self._copy = ServingCopy.made_of(
             settings.repository, settings.cache_dir, settings.model_config_name
         )
@@ -85,7 +88,7 @@ class Rollout:
             if not engines and entry is not None:
                 engines = self._selected(bundle, entry)
             for model, records in engines.items():
-                self._exchange.stage(model, records, named_config(self.repository, model))
+                self._exchange.stage(model, records, self._named_config(model))
                 self._came[model] = time.monotonic()
             if not engines and entry is None:
                 self._missing.append(_Missing(bundle, key))
@@ -170,8 +173,7 @@ class Rollout:
         engines = self._selected(bundle, entry)
         came = 0
         for model, records in engines.items():
-            config = named_config(self.repository, model)
-            if self._exchange.swap_in(self._running(), model, records, config):
+            if self._exchange.swap_in(self._running(), model, records, self._named_config(model)):
                 self._came[model] = time.monotonic()
                 came += 1
         self._log(f"{bundle}: {came} of {len(engines)} models have engines")
@@ -182,8 +184,17 @@ class Rollout:
             self._exchange.roll_back(model, reason, self._running())
 
     def _selected(self, bundle: str, source: Path) -> Engines:
-        refused = self.cache.refused()
-        return selected_engines(self.repository, bundle, source, refused, self._log)
+        return selected_engines(
+            self.repository,
+            bundle,
+            source,
+            self.cache.refused(),
+            self._log,
+            variant=self._variant,
+        )
+
+    def _named_config(self, model: str) -> str:
+        return named_config(self.repository, model, self._variant)
 
     def _running(self) -> ModelControl:
         if self._control is None:

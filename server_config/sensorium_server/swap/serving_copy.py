@@ -21,7 +21,8 @@ from typing import IO, Any, Self
 
 from sensorium.errors import ConfigurationError
 from sensorium_server.atomic_file import write_text
-from sensorium_server.swap.engine_config import served_by, with_version
+from sensorium_server.placement import WHEEL_VARIANT
+from sensorium_server.swap.engine_config import served_by, with_version, without_plans
 from sensorium_server.swap.link import link, link_tree, remove_tree
 
 PORTABLE = 1
@@ -88,8 +89,9 @@ class ServingCopy:
             named = path.parent / _CONFIGS / f"{config_name}.pbtxt"
             if config_name and named.is_file():
                 other = named.read_text(encoding="utf-8")
-                # What another backend serves needs its engine first.
-                text = other if served_by(other) == served_by(text) else text
+                # What Triton's own TensorRT serves needs its engine first; our backends do not.
+                if config_name == WHEEL_VARIANT or served_by(other) == served_by(text):
+                    text = without_plans(other)
             self._keep(path.parent.name, PORTABLE, text)
             write_text(self.repository / path.parent.name / _CONFIG, text)
 

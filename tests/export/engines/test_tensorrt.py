@@ -17,7 +17,7 @@ from sensorium_export.engines.profile import Limits, corner_cases, profiles_for
 from sensorium_export.engines.tensorrt import TENSORRT, TENSORRT_RTX
 from sensorium_export.graphs import GRAPHS, Graph, graphs_of
 from sensorium_export.source import Source
-from sensorium_server.gpu_device import this_gpu
+from sensorium_server.gpu import this_gpu
 
 REPOSITORY = Path("model_repository")
 NO_RTX = TENSORRT_RTX.why_unavailable("8.6")

@@ -1,11 +1,18 @@
-"""The GPU as its driver names it."""
+"""The GPU as its driver names it, where CUDA's bindings are not installed."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from sensorium_server.engine_record import Target
-from sensorium_server.gpu_device import this_gpu
+from sensorium_server.gpu import this_gpu
+
+
+@pytest.fixture(autouse=True)
+def _without_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide them where they are."""
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
 
 
 def driver_that(says: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
