@@ -13,7 +13,7 @@ serve: $(VENV)/.server ## set up what serving needs (no torch) and serve the def
 	$(BIN)/sensorium serve
 
 test: $(VENV)/.dev ## set up everything and run all tests (arguments: ARGS="-k name")
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-gpu: $(VENV)/.dev ## run the tests that need an NVIDIA GPU
 	$(BIN)/pytest -m gpu $(ARGS)

@@ -61,12 +61,11 @@ from sensorium_server.engine_runs import GRAPHS, Engine
 from sensorium_server.generation import Generation, generation_from, overridden
 from sensorium_server.onnx_provider import CUDA
 from sensorium_server.onnx_session import Graph, OnGpu, OnnxGraph
-from sensorium_server.recorder import Recorder
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.stages.text import load_tokenizer
 from sensorium_server.tensorrt_engine import planned
 from sensorium_server.triton import (
-    Instance,
+    BackendModel,
     Request,
     Response,
     Warn,
@@ -207,27 +206,18 @@ def _fixed(axis: int | str | None) -> int:
     return axis
 
 
-class TritonPythonModel:
+class TritonPythonModel(BackendModel):
     """What Triton calls for every model with `backend: "decoder"`."""
 
     _loop: DecodingLoop
     _generation: Generation
     _slots: int
     _tokenizer: Tokenizer
-    _inputs: tuple[str, ...]
-    _recorder: Recorder
-
-    @staticmethod
-    def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
-        """Leave the config as it is written."""
-        return auto_complete_model_config
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the graphs and start the loop."""
-        instance = Instance.from_args(args)
+        instance = self._begin(args)
         config = instance.config
-        self._inputs = instance.inputs
-        self._recorder = Recorder(config.name, instance.version)
         self._tokenizer = load_tokenizer(
             config.directory / config.text("tokenizer", "tokenizer.json")
         )

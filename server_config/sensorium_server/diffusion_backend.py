@@ -46,12 +46,12 @@ from sensorium.errors import (
 from sensorium_server.diffusion import Conditions, noise, pixels, sample
 from sensorium_server.engine_graph import EngineGraph
 from sensorium_server.onnx_session import Graph, OnGpu, OnnxGraph
-from sensorium_server.recorder import Recorder, items_of
+from sensorium_server.recorder import items_of
 from sensorium_server.schedules import Array, Schedule, schedule_from
 from sensorium_server.stages import StageConfig, Tensors
 from sensorium_server.tensorrt_engine import planned
 from sensorium_server.triton import (
-    Instance,
+    BackendModel,
     Request,
     Response,
     Warn,
@@ -237,23 +237,14 @@ def _fixed(axis: int | str | None) -> int:
     return axis
 
 
-class TritonPythonModel:
+class TritonPythonModel(BackendModel):
     """What Triton calls for every model with `backend: "diffusion"`."""
 
     _sampler: Sampler
-    _inputs: tuple[str, ...]
-    _recorder: Recorder
-
-    @staticmethod
-    def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
-        """Leave the config as it is written."""
-        return auto_complete_model_config
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the graphs; the unconditional layout is computed here and warms one of them up."""
-        instance = Instance.from_args(args)
-        self._inputs = instance.inputs
-        self._recorder = Recorder(instance.config.name, instance.version)
+        instance = self._begin(args)
         self._sampler = sampler_from(instance.config, gpu=instance.gpu, warn=warn)
 
     def execute(self, requests: Sequence[Request]) -> None:

@@ -21,16 +21,24 @@ The model file is `default_model_filename`, else `model.onnx`.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sensorium_server.batched_model import BatchedModel, Parts
 from sensorium_server.batching import Axes, Batcher
 from sensorium_server.onnx_session import Graph, OnGpu, OnnxGraph
 from sensorium_server.openvino_graph import OpenVinoGraph
-from sensorium_server.recorder import Recorder, items_of
+from sensorium_server.recorder import items_of
 from sensorium_server.settings import load
 from sensorium_server.stages import StageConfig
-from sensorium_server.triton import Instance, Request, Response, failure, response, tensors_of
+from sensorium_server.triton import (
+    BackendModel,
+    Instance,
+    Request,
+    Response,
+    failure,
+    response,
+    tensors_of,
+)
 
 Value = TypeVar("Value")
 
@@ -117,26 +125,18 @@ def _named(config: StageConfig, prefix: str, read: Callable[[str], Value]) -> di
     }
 
 
-class TritonPythonModel:
+class TritonPythonModel(BackendModel):
     """What Triton calls for every model with `backend: "onnxruntime"`."""
 
     _model: OnnxModel
-    _inputs: tuple[str, ...]
-    _recorder: Recorder
-
-    @staticmethod
-    def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
-        """Leave the config as it is written."""
-        return auto_complete_model_config
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the graph and run it once."""
-        instance = Instance.from_args(args)
-        config = instance.config
-        graph = graph_from(config, instance.default_filename or "model.onnx", gpu=gpu_of(instance))
+        instance = self._begin(args)
+        file = instance.default_filename or "model.onnx"
+        graph = graph_from(instance.config, file, gpu=gpu_of(instance))
         self._inputs = tuple(graph.inputs)
-        self._recorder = Recorder(config.name, instance.version)
-        self._model = OnnxModel(graph, config)
+        self._model = OnnxModel(graph, instance.config)
         self._model.warm_up()
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:

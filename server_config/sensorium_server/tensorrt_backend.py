@@ -30,10 +30,10 @@ from sensorium_server.engine_runner import EngineRunner, axes_of
 from sensorium_server.engine_runs import GRAPHS, Engine
 from sensorium_server.onnx_session import OnGpu
 from sensorium_server.onnxruntime_backend import OnnxModel, batcher_from, gpu_of, graph_from
-from sensorium_server.recorder import Recorder, items_of
+from sensorium_server.recorder import items_of
 from sensorium_server.stages import StageConfig
 from sensorium_server.tensorrt_engine import planned
-from sensorium_server.triton import Instance, Request, Response, failure, warn
+from sensorium_server.triton import BackendModel, Instance, Request, Response, failure, warn
 
 
 class EngineModel(BatchedModel):
@@ -103,25 +103,16 @@ def _axes(
     return {one.name: axes_of(one.shape, specs[one.name].shape) for one in tensors}
 
 
-class TritonPythonModel:
+class TritonPythonModel(BackendModel):
     """What Triton calls for every model with `backend: "tensorrt"` that it has no library for."""
 
     _model: BatchedModel
-    _inputs: tuple[str, ...]
-    _recorder: Recorder
     _device: Device | None
     _keeps: bool
 
-    @staticmethod
-    def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
-        """Leave the config as it is written."""
-        return auto_complete_model_config
-
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the plan, or the ONNX file in its place."""
-        instance = Instance.from_args(args)
-        self._inputs = instance.inputs
-        self._recorder = Recorder(instance.config.name, instance.version)
+        instance = self._begin(args)
         name, found = instance.config.name, None
         if instance.gpu is None:
             warn(f"{name} serves its ONNX file: the instance is not on a GPU")

@@ -101,19 +101,38 @@ def warn(message: str) -> None:
     pb.Logger.log_warn(message)
 
 
-class StageModel:
+class TritonModel:
+    """What every model has that Triton calls."""
+
+    _inputs: tuple[str, ...]
+    _recorder: Recorder
+
+    def _begin(self, args: Mapping[str, str]) -> Instance:
+        """Remember what requests bring, and record under the model's name."""
+        instance = Instance.from_args(args)
+        self._inputs = instance.inputs
+        self._recorder = Recorder(instance.config.name, instance.version)
+        return instance
+
+
+class BackendModel(TritonModel):
+    """A model of one of our backends, which Triton asks to complete configs."""
+
+    @staticmethod
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:  # noqa: ANN401 - Triton's own
+        """Leave the config as it is written."""
+        return auto_complete_model_config
+
+
+class StageModel(TritonModel):
     """A Triton model that answers each request by a stage; `as_model` names the factory."""
 
     factory: ClassVar[StageFactory]
     _stage: Stage
-    _inputs: tuple[str, ...]
-    _recorder: Recorder
 
     def initialize(self, args: Mapping[str, str]) -> None:
         """Build the stage once."""
-        instance = Instance.from_args(args)
-        self._inputs = instance.inputs
-        self._recorder = Recorder(instance.config.name, instance.version)
+        instance = self._begin(args)
         self._stage = type(self).factory(instance.config, load())
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:

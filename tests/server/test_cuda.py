@@ -1,19 +1,24 @@
 """CUDA's own calls, on a GPU; what is around them runs everywhere in the other tests."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from tests.server.toy_graph import SIZES
 
+from sensorium.contract import DECODER_GRAPHS, STAGES, Signature
 from sensorium.errors import ConfigurationError, ServerError
 from sensorium_export.engines import BuildPlan, GraphFile
 from sensorium_export.engines.tensorrt import TENSORRT, TENSORRT_RTX, TensorRtProduct
 from sensorium_server.cuda import CudaDevice, Timer
-from sensorium_server.decoder_backend import decoder_from
+from sensorium_server.decoder_backend import decoder_from, engine_decoder
 from sensorium_server.decoding import Decoder
 from sensorium_server.device import DeviceArray, Pitched, on_host, zeros
+from sensorium_server.engine_record import Ranges
+from sensorium_server.generation import Generation
 from sensorium_server.gpu import found_gpus
 from sensorium_server.onnx_provider import CUDA, installed_providers
 from sensorium_server.onnx_session import OnGpu, OnnxGraph
@@ -79,27 +84,74 @@ def test_recorded_work_runs_again(device: CudaDevice) -> None:
         assert_array_equal(on_host(device, other), source)
 
 
+@pytest.fixture(params=[TENSORRT, TENSORRT_RTX], ids=lambda one: one.name)
+def product(request: pytest.FixtureRequest) -> TensorRtProduct:
+    """Return what builds plans here."""
+    found: TensorRtProduct = request.param
+    if reason := found.why_unavailable():
+        pytest.skip(reason)
+    return found
+
+
+def engine_of(
+    product: TensorRtProduct,
+    path: Path,
+    signature: Signature,
+    ranges: Ranges,
+    device: CudaDevice,
+) -> TensorRtEngine:
+    """Build a toy's graph on this GPU, and load it."""
+    sizes = {str(axis): size for axis, size in SIZES.items() if isinstance(size, int)}
+    graph = GraphFile(path.stem, signature, {path.name: path.read_bytes()}, sizes)
+    with TemporaryDirectory() as folder:
+        plan = Path(folder, "model.plan")
+        plan.write_bytes(product.build(graph, BuildPlan("fp32", (ranges,))))
+        return TensorRtEngine(plan, product.name, device)
+
+
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("product", [TENSORRT, TENSORRT_RTX], ids=lambda one: one.name)
+def test_decoder_s_plans_say_what_its_onnx_files_do(
+    product: TensorRtProduct, toy_repository: Path, device: CudaDevice
+) -> None:
+    """Rows that join and leave, greedy and with beams, with the cache on the device."""
+    folder = toy_repository / "text_decoder/1"
+    ranges = {"batch": (1, 4, 8), "past": (0, 6, 11), "memory": (1, 4, 12)}
+    engines = [
+        engine_of(product, folder / f"{name}.onnx", signature, ranges, device)
+        for name, signature in DECODER_GRAPHS.items()
+    ]
+    parameters = {"bos_id": "2", "eos_id": "3", "max_new_tokens": "12", "slots": "8"}
+    config = StageConfig("text_decoder", folder, parameters)
+    random = np.random.default_rng(1)
+    memories = [random.normal(size=(length, 8)).astype(np.float32) for length in (5, 3, 9)]
+    wishes = [None, Generation((2,), (3,), 9, num_beams=3), None]
+    texts = []
+    decoders: list[Decoder[Any]] = [
+        decoder_from(config),
+        engine_decoder(config, engines[0], engines[1], device),
+    ]
+    for decoder in decoders:
+        ended: dict[Any, list[int]] = {}
+        for number, (memory, wish) in enumerate(zip(memories, wishes, strict=True)):
+            decoder.join([number], [memory], [np.ones(len(memory), np.int64)], [wish])
+            ended |= {one.key: one.tokens for one in decoder.step()}
+        while decoder.running:
+            ended |= {one.key: one.tokens for one in decoder.step()}
+        texts.append(ended)
+
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.gpu
+@needs_gpu
 def test_plan_answers_as_its_onnx_file(
     product: TensorRtProduct, toy_repository: Path, tmp_path: Path, device: CudaDevice
 ) -> None:
     """A plan that is built here answers ragged requests as ONNX Runtime does, on the device."""
-    if reason := product.why_unavailable():
-        pytest.skip(reason)
-    from sensorium.contract import STAGES  # noqa: PLC0415
-
     path = toy_repository / "text_encoder/1/model.onnx"
-    graph = GraphFile(
-        name="text_encoder",
-        signature=STAGES["text_encoder"],
-        files={"text_encoder/1/model.onnx": path.read_bytes()},
-        sizes={"width": 8, "embedding_dim": 8},
-    )
-    plan = BuildPlan("fp32", ({"batch": (1, 4, 8), "sequence": (1, 8, 16)},))
-    (tmp_path / "model.plan").write_bytes(product.build(graph, plan))
-    engine = TensorRtEngine(tmp_path / "model.plan", product.name, device)
+    ranges = {"batch": (1, 4, 8), "sequence": (1, 8, 16)}
+    engine = engine_of(product, path, STAGES["text_encoder"], ranges, device)
     config = StageConfig("text_encoder", tmp_path, {"buckets.sequence": "8,16"})
     model = EngineModel(engine, device, config)
     onnx = OnnxGraph(path)
