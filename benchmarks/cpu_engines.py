@@ -51,7 +51,8 @@ def main(
     console, told, tables = Console(stderr=True), {}, []
     for name in names:
         with _repository(name) as repository:
-            found, evidence = searched(repository, "", None, count, console.print)
+            bundle = "" if name == DEFAULT else name
+            found, evidence = searched(repository, bundle, None, count, console.print)
         Console().print(table_from(found))
         told[name] = facts(found, evidence)
         tables.append(f"### {name}\n\n{markdown(found)}")
@@ -84,7 +85,7 @@ def _repository(name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = getattr(families, WRITERS[name])(Path(scratch) / name)
         repository = Path(scratch) / "models"
-        export_bundle(checkpoint, repository)
+        export_bundle(checkpoint, repository, bundle=name)
         yield repository
 
 

@@ -29,9 +29,7 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-_TINY_TASKS = (
-    "image_embedding", "visual_question_answering", "event_detection", "text_to_image",
-)  # fmt: skip
+_TINY_TASKS = ("image_embedding", "visual_question_answering")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +86,8 @@ RECIPES: dict[str, _Recipe] = {
     "tiny": _Recipe(
         {task: PLAYROOM[task] for task in _TINY_TASKS},
         {
-            "audio_encoder": "cnn", "video_encoder": "tracks", "image_decoder": "diffusion",
-            "image_size": 32, "width": 32, "feedforward": 64, "embedding_dim": 16,
-            "text_layers": 1, "fusion": "concat", "decoder_layers": 1, "max_new_tokens": 4,
+            "image_size": 32, "width": 32, "feedforward": 64, "embedding_dim": 16, "text_layers": 1,
+            "fusion": "concat", "decoder_layers": 1, "max_new_tokens": 4,
         },
     ),
 }  # fmt: skip

@@ -56,7 +56,7 @@ class Plan:
 
 
 FULL = Plan(5, 5.0, 1.0, 3.0, 3, (1, 4, 16, 64), (1, 2, 4, 8, 16, 32))
-QUICK = Plan(1, 0.4, 0.2, 0.2, 1, (1, 8), (1, 8))
+QUICK = Plan(1, 0.4, 0.2, 0.2, 1, (1, 8), (4,))
 
 
 def measure_bundle(bundle: Bundle, plan: Plan, advance: Advance) -> dict[str, Any]:

@@ -29,12 +29,7 @@ def test_a_quick_run_measures_the_real_thing(tmp_path: Path) -> None:
     results = json.loads(ran.stdout)
     tasks = results["bundles"][0]["tasks"]
 
-    assert list(tasks) == [
-        "image_embedding",
-        "visual_question_answering",
-        "event_detection",
-        "text_to_image",
-    ]
+    assert list(tasks) == ["image_embedding", "visual_question_answering"]
     for name, task in tasks.items():
         assert task["raw"]["median"] > 0
         assert task["ratio"]["raw"]["median"] > 0

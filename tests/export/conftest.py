@@ -1,19 +1,18 @@
-"""One small checkpoint with random weights, exported once for all tests of this folder."""
+"""One small checkpoint with random weights, and what it was exported to."""
 
 from pathlib import Path
 
 import pytest
 
-from sensorium_export.bundle import ExportedBundle, export_bundle
-from sensorium_export.checkpoint import Checkpoint
+from sensorium_export.bundle import ExportedBundle
+from sensorium_export.checkpoint import Checkpoint, load
 from sensorium_export.recipe import Recipe, recipe_from_checkpoint
-from sensorium_export.testing import toy_checkpoint
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def toy(toy_bundle: tuple[Path, ExportedBundle]) -> Checkpoint:
     """A checkpoint with random weights."""
-    return toy_checkpoint(tmp_path_factory.mktemp("checkpoints") / "toy")
+    return load(toy_bundle[0])
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +22,9 @@ def recipe(toy: Checkpoint) -> Recipe:
 
 
 @pytest.fixture(scope="session")
-def exported(toy: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> ExportedBundle:
+def exported(toy_bundle: tuple[Path, ExportedBundle]) -> ExportedBundle:
     """That checkpoint, exported; do not write into its repository."""
-    return export_bundle(toy.path, tmp_path_factory.mktemp("exported") / "repository")
+    return toy_bundle[1]
 
 
 @pytest.fixture(scope="session")

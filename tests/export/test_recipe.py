@@ -73,7 +73,8 @@ def test_checkpoint_overrides_when_an_event_is_one(toy: Checkpoint, recipe: Reci
 
 def test_checkpoint_overrides_tolerances(toy: Checkpoint, recipe: Recipe) -> None:
     """A model that needs more room says so in its config, and only there."""
-    wider = replace(toy, config={**toy.config, "parity": {"score": 0.01}})
+    parity = {**toy.config["parity"], "score": 0.01}
+    wider = replace(toy, config={**toy.config, "parity": parity})
 
     tolerance = recipe_from_checkpoint(wider).tolerance
 
