@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sensorium.contract import checked_bundle
+from sensorium.contract import checked_bundle, model_name
 from sensorium.errors import ConfigurationError
 from sensorium_export.graphs import graphs_of
 from sensorium_export.manifest import Manifest, manifest_from_build, manifest_path
 from sensorium_export.onnx_graph import files_from_onnx, onnx_from_module
 from sensorium_export.precision import Drift, chosen_precisions, drift, lowered
-from sensorium_export.publish import publish, staging_beside
+from sensorium_export.publish import check_names, publish, staging_beside
 from sensorium_export.repository import write_repository
 from sensorium_export.repository_check import check_repository
 from sensorium_export.runners import session_from_files
@@ -60,6 +60,9 @@ def export_bundle(
     recipe = replace(source.recipe, precision=chosen)
     repository = repository.resolve()
     with staging_beside(repository) as staging:
+        # Now, and not after minutes; of the names that are not those of graphs it is checked then.
+        names = {model_name(graph.path, recipe.bundle) for graph in graphs_of(recipe)}
+        check_names(repository, recipe.name, {Path(name).parts[0] for name in names})
         graphs, parities = _graphs(source, advance)
         drifts = _lower(graphs, source, chosen)
         write_repository(staging, recipe, graphs, source.tokenizer_path)

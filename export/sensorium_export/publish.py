@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,23 +94,34 @@ def publish(staging: Path, repository: Path, bundle: str) -> None:
         staging.rename(repository)
 
 
-def _carry_over(staging: Path, repository: Path, bundle: str) -> None:
-    """Link everything into the staging directory that is not the bundle's own."""
+def check_names(repository: Path, bundle: str, names: Collection[str]) -> list[Path]:
+    """Check that a bundle may have these names; return what else is in the repository.
+
+    Raises:
+        ConfigurationError: A model of the bundle would overwrite one that is not the bundle's own.
+    """
+    if not repository.exists():
+        return []
     own = {
         *models_in(repository, bundle),
         manifest_path(repository, bundle).name,
         engines_path(repository, bundle).name,
         f"{bundle}{CARD_SUFFIX}",
     }
-    staged = {entry.name for entry in staging.iterdir()}
     others = sorted(entry for entry in repository.iterdir() if entry.name not in own)
-    if clashes := [entry.name for entry in others if entry.name in staged]:
+    if clashes := [entry.name for entry in others if entry.name in names]:
         raise ConfigurationError(
             f"{repository.name} already holds {', '.join(clashes)}, which the manifest of the "
             f"bundle {bundle!r} does not list. "
             f"Give this bundle a name with --bundle, or choose another --repository."
         )
-    for entry in others:
+    return others
+
+
+def _carry_over(staging: Path, repository: Path, bundle: str) -> None:
+    """Link everything into the staging directory that is not the bundle's own."""
+    staged = {entry.name for entry in staging.iterdir()}
+    for entry in check_names(repository, bundle, staged):
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, staging / entry.name, symlinks=True, copy_function=_link)
         else:

@@ -35,14 +35,18 @@ class CudaDevice:
     """A GPU with a stream."""
 
     def __init__(self, index: int = 0) -> None:
-        called(cudart().cudaSetDevice, index)
         self.dlpack_device = (dlpack.CUDA, index)
+        self.claim()
         flags = cudart().cudaStreamNonBlocking
         self.stream = int(called(cudart().cudaStreamCreateWithFlags, flags))
 
-    def allocate(self, size: int) -> CudaMemory:
-        """Return so many bytes of the GPU; a thread that is new to CUDA would use the first one."""
+    def claim(self) -> None:
+        """Make it the calling thread's device."""
         called(cudart().cudaSetDevice, self.dlpack_device[1])
+
+    def allocate(self, size: int) -> CudaMemory:
+        """Return so many bytes of the GPU."""
+        self.claim()
         return CudaMemory(size)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:

@@ -34,6 +34,9 @@ class Device(Protocol):
     dlpack_device: tuple[int, int]
     """Kind and number of the device, as DLPack counts them."""
 
+    def claim(self) -> None:
+        """Make it the calling thread's device; a thread that is new to CUDA has the first one."""
+
     def allocate(self, size: int) -> Memory:
         """Return so many bytes of the device."""
 

@@ -93,6 +93,7 @@ class EngineRuns:
             shapes: Of every input.
             pointers: Where every tensor lies.
         """
+        self._device.claim()
         key = (profile, tuple(shapes.items()), tuple(pointers.items()))
         run = self._known.get(key)
         if run is not None and run.queue is not None:

@@ -25,7 +25,7 @@ from sensorium_server.manifest import digest
 pytestmark = pytest.mark.triton
 
 ROOT = Path(__file__).parents[2]
-COUNT = 32
+COUNT = 16
 FEW = 12
 
 

@@ -36,6 +36,9 @@ class HostDevice:
         self.launched = 0
         self._can_record = can_record
 
+    def claim(self) -> None:
+        """Do nothing: there is one host."""
+
     def allocate(self, size: int) -> HostMemory:
         """Return so many bytes."""
         self.allocated += 1
