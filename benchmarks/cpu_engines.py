@@ -25,6 +25,7 @@ from sensorium_export.engines.search_report import markdown, plot_search, table_
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "cpu_engines.json"
 DEFAULT = "playroom"
+WIDTH = 150
 WRITERS = {"clip_vit_b32": "clip_vit_b32", "tiny": "clip"}
 """Checkpoints of `tests.families`, by the name of their case."""
 
@@ -53,7 +54,9 @@ def main(
         with _repository(name) as repository:
             bundle = "" if name == DEFAULT else name
             found, evidence = searched(repository, bundle, None, count, console.print)
-        Console().print(table_from(found))
+        table = Console()
+        table.width = max(table.width, WIDTH)
+        table.print(table_from(found))
         told[name] = facts(found, evidence)
         tables.append(f"### {name}\n\n{markdown(found)}")
         if target is not None:
