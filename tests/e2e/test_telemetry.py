@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.triton
 TASK = "visual_question_answering"
 QUESTION = "what color is the star"
 GOOD = 5
+TRACES = 5
 STAGES = [name for name, _, _ in toy.ENSEMBLES[TASK]]
 TIMEOUT_S = 60.0
 
@@ -52,7 +54,20 @@ def parent(number: int) -> str:
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
-    """Serve the toy repository, ask it well and badly, and collect what it tells."""
+    """Serve the toy repository, ask it well and badly, and collect what it tells.
+
+    Traces may be lost, requests never: two of five were, once in many runs, on a busy machine. Then
+    the log is shown, and it is done once more.
+    """
+    found = observe(tmp_path_factory)
+    if len(found.traces) < TRACES:
+        sys.stderr.write("".join(f"{line}\n" for line in found.log))
+        found = observe(tmp_path_factory)
+    return found
+
+
+def observe(tmp_path_factory: pytest.TempPathFactory) -> Observed:
+    """Do it once."""
     lines: list[str] = []
     spans: list[Span] = []
     receiver = SpanReceiver(lambda document: spans.extend(spans_of(document)))
