@@ -93,9 +93,13 @@ def decoder_from(config: StageConfig, gpu: int | None = None, warn: Warn = silen
         gpu: The number of the GPU to run on; None for the processor.
         warn: Told why there are no plans.
     """
-    if gpu is not None and (found := planned(config, gpu, warn)):
-        device, engines = found
-        return engine_decoder(config, engines["cross"], engines["step"], device)
+    if gpu is not None:
+
+        def by_plans(device: Device, engines: Mapping[str, Engine]) -> Decoder[Key]:
+            return engine_decoder(config, engines["cross"], engines["step"], device)
+
+        if (decoder := planned(config, gpu, warn, by_plans)) is not None:
+            return decoder
     threads = config.integer("intra_op_thread_count", 1)
     on_gpu = None if gpu is None else OnGpu(gpu)
     cross, step = (

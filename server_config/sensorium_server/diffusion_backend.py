@@ -43,8 +43,10 @@ from sensorium.errors import (
     InvalidInputError,
     ServerError,
 )
+from sensorium_server.device import Device
 from sensorium_server.diffusion import Conditions, noise, pixels, sample
 from sensorium_server.engine_graph import EngineGraph
+from sensorium_server.engine_runs import Engine
 from sensorium_server.onnx_session import Graph, OnGpu, OnnxGraph
 from sensorium_server.recorder import items_of
 from sensorium_server.schedules import Array, Schedule, schedule_from
@@ -202,10 +204,14 @@ def sampler_from(config: StageConfig, *, gpu: int | None = None, warn: Warn = si
     )
     latent = [name for name in contract.LATENT_GRAPHS if _file(config, name).is_file()]
     names = (*contract.DIFFUSION_GRAPHS, *latent)
-    if gpu is not None and (found := planned(config, gpu, warn)):
-        device, engines = found
-        compiled = {name: EngineGraph(engines[name], device) for name in names}
-        return Sampler(compiled, schedule_from(config), limits)
+    if gpu is not None:
+
+        def by_plans(device: Device, engines: Mapping[str, Engine]) -> Sampler:
+            compiled = {name: EngineGraph(engines[name], device) for name in names}
+            return Sampler(compiled, schedule_from(config), limits)
+
+        if (sampler := planned(config, gpu, warn, by_plans)) is not None:
+            return sampler
     on_gpu = None if gpu is None else OnGpu(gpu)
     graphs = {name: OnnxGraph(_file(config, name), threads=threads, gpu=on_gpu) for name in names}
     return Sampler(graphs, schedule_from(config), limits)

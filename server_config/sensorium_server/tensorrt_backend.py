@@ -113,21 +113,25 @@ class TritonPythonModel(BackendModel):
     def initialize(self, args: Mapping[str, str]) -> None:
         """Load the plan, or the ONNX file in its place."""
         instance = self._begin(args)
-        name, found = instance.config.name, None
+        config, found = instance.config, None
+
+        def by_plan(device: Device, engines: Mapping[str, Engine]) -> tuple[Device, EngineModel]:
+            (engine,) = engines.values()
+            engine.layout.check(instance.inputs, instance.outputs)
+            return device, EngineModel(engine, device, config)
+
         if instance.gpu is None:
-            warn(f"{name} serves its ONNX file: the instance is not on a GPU")
+            warn(f"{config.name} serves its ONNX file: the instance is not on a GPU")
         else:
-            found = planned(instance.config, instance.gpu, warn)
+            found = planned(config, instance.gpu, warn, by_plan)
         if found is None:
             model = onnx_model(instance)
             model.warm_up()
             self._device = None if instance.gpu is None else CudaDevice(instance.gpu)
             self._model, self._keeps = model, False
         else:
-            self._device, engines = found
-            (engine,) = engines.values()
-            engine.layout.check(instance.inputs, instance.outputs)
-            self._model, self._keeps = EngineModel(engine, self._device, instance.config), True
+            self._device, self._model = found
+            self._keeps = True
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
         """Answer the batch by one run, each request on its own."""

@@ -3,9 +3,9 @@
 The two have the same interface as far as it is used here; the record of an engine says which.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from sensorium_server.settings import load
 from sensorium_server.stages import StageConfig
 from sensorium_server.triton import Warn
 
+Made = TypeVar("Made")
+
 ENGINE, STRIPPED = "engine", "stripped"
 """Parameters of a model that is served by plans; see `planned`."""
 
@@ -25,9 +27,12 @@ PLAN_SUFFIXES = (".plan", ".rtx")
 
 
 def planned(
-    config: StageConfig, gpu: int, warn: Warn
-) -> "tuple[CudaDevice, dict[str, TensorRtEngine]] | None":
-    """Load a model's plans onto a GPU; return both, the plans by graph.
+    config: StageConfig,
+    gpu: int,
+    warn: Warn,
+    make: "Callable[[CudaDevice, Mapping[str, TensorRtEngine]], Made]",
+) -> Made | None:
+    """Load a model's plans onto a GPU, and make of both what runs the model.
 
     The parameter `engine` says which: a product's name means the plans beside the ONNX files, which
     whoever wrote the config has judged; `onnxruntime` means none; without it, those of the
@@ -37,18 +42,19 @@ def planned(
         config: The model's.
         gpu: The number of the GPU.
         warn: Told why the ONNX files serve, where they do.
+        make: From the GPU and the plans by graph; it refuses them by a `ConfigurationError`.
 
     Returns:
         None where the ONNX files serve.
 
     Raises:
-        ConfigurationError: A plan that the config names does not load.
+        ConfigurationError: A plan that the config names does not load, or is refused.
     """
     engine = config.choice(ENGINE, ("", ONNXRUNTIME, *PRODUCTS), "")
     if engine == ONNXRUNTIME:
         return None
     if engine:
-        return _loaded(_plans_beside(config, engine), gpu)
+        return make(*_loaded(_plans_beside(config, engine), gpu))
     try:
         records = usable_plans(config.directory, hardware(load()).runtime)
         root = config.directory.parents[1]
@@ -56,7 +62,7 @@ def planned(
             graph: _Plan(root / record.file, record.product, record.stripped)
             for graph, record in records.items()
         }
-        return _loaded(plans, gpu)
+        return make(*_loaded(plans, gpu))
     except ConfigurationError as error:
         warn(f"{config.name} serves its ONNX files: {error}")
         return None

@@ -228,7 +228,9 @@ def test_triton_model_hands_over_by_dlpack(
 ) -> None:
     """Inputs on the device are taken by address, and outputs are handed over by address."""
     engine = OnnxEngine(toy_repository / "text_encoder/1/model.onnx", [SHORT])
-    monkeypatch.setattr(tensorrt_backend, "planned", lambda *_: (device, {"model": engine}))
+    monkeypatch.setattr(
+        tensorrt_backend, "planned", lambda *given: given[-1](device, {"model": engine})
+    )
     served = TritonPythonModel()
     served.initialize(triton_args(toy_repository, "text_encoder", gpu=0))
     tensors = {name: device.placed(array) for name, array in text(4, 5, 6).items()}
@@ -261,6 +263,35 @@ def test_dlpack_goes_both_ways() -> None:
     assert not dlpack._alive
 
 
+def kept(device: Any, engines: Any) -> tuple[Any, Any]:  # noqa: ANN401 - whatever was loaded
+    """Make nothing of plans."""
+    return device, engines
+
+
+@pytest.mark.parametrize("named", ["", "tensorrt"])
+def test_plan_that_does_not_fit_its_model_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """The ONNX files serve and the log says why; but one that the config names must fit."""
+    monkeypatch.setattr(tensorrt_engine, "usable_plans", lambda *_: {})
+    monkeypatch.setattr(tensorrt_engine, "_loaded", lambda *_: (None, {}))
+    folder = tmp_path / "text_decoder/2"
+    folder.mkdir(parents=True)
+    config = StageConfig("text_decoder", folder, {"engine": named})
+    told = list[str]()
+
+    def refuse(_device: Any, _engines: Any) -> None:  # noqa: ANN401 - whatever was loaded
+        raise ConfigurationError("it takes 4 rows")
+
+    if named:
+        with pytest.raises(ConfigurationError, match="it takes 4 rows"):
+            planned(config, 0, told.append, refuse)
+    else:
+        planned(config, 0, told.append, refuse)
+
+    assert told == ([] if named else ["text_decoder serves its ONNX files: it takes 4 rows"])
+
+
 @pytest.mark.parametrize("engine", ["onnxruntime", "tensorrt_rtx"])
 def test_config_may_say_what_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
@@ -279,7 +310,7 @@ def test_config_may_say_what_serves(
     monkeypatch.setattr(tensorrt_engine, "_loaded", load)
     config = StageConfig("text_decoder", folder, {"engine": engine, "stripped": "true"})
 
-    found = planned(config, 1, pytest.fail)
+    found = planned(config, 1, pytest.fail, kept)
 
     if engine == "onnxruntime":
         assert found is None
@@ -300,7 +331,7 @@ def test_plan_that_its_config_names_must_be_there(tmp_path: Path) -> None:
         (folder / name).touch()
 
     with pytest.raises(ConfigurationError, match="text_decoder has no plan of step"):
-        planned(StageConfig("text_decoder", folder, {"engine": "tensorrt"}), 0, pytest.fail)
+        planned(StageConfig("text_decoder", folder, {"engine": "tensorrt"}), 0, pytest.fail, kept)
 
 
 def test_numbers_that_are_none_are_refused_where_that_is_checked(

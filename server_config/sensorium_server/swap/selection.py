@@ -49,15 +49,14 @@ def selected_engines(
             log(str(Refusal(record, "; ".join(reasons))))
         else:
             found[_model(record)].append(record)
-    engines = {model: _for_one_device(records) for model, records in found.items()}
-    for model, records in engines.items():
-        if lacking := _lacking(repository, model, records):
+    engines = {}
+    for model, records in found.items():
+        own = _for_one_device(records)
+        if lacking := _lacking(repository, model, own):
             log(f"{model}: its plans are not used, {', '.join(lacking)} has none")
-    return {
-        model: records
-        for model, records in engines.items()
-        if not _lacking(repository, model, records)
-    }
+        else:
+            engines[model] = own
+    return engines
 
 
 def _for_one_device(records: Iterable[EngineRecord]) -> tuple[EngineRecord, ...]:
@@ -89,8 +88,9 @@ def _model(record: EngineRecord) -> str:
 
 
 def _has_config(repository: Path, record: EngineRecord, variant: str) -> bool:
-    named = named_config(repository, _model(record), variant)
-    return record.product in CPU_PRODUCTS or bool(named)
+    if record.product in CPU_PRODUCTS:
+        return True
+    return bool(named_config(repository, _model(record), variant))
 
 
 def _bring(source: Path, target: Path) -> None:
