@@ -116,7 +116,7 @@ def _rounded(graph: onnx.GraphProto, name: str, largest: float, written: set[str
     target = f"{name}.fp8"
     if target not in written:
         written.add(target)
-        scale = _scale(graph, target, largest)
+        scale, _ = _scale(graph, target, largest)
         graph.node.append(_node("QuantizeLinear", [name, scale, _ZERO], f"{target}.stored"))
         graph.node.append(_node("DequantizeLinear", [f"{target}.stored", scale, _ZERO], target))
     return target
@@ -128,18 +128,18 @@ def _stored(graph: onnx.GraphProto, weight: onnx.TensorProto, written: set[str])
     if target not in written:
         written.add(target)
         values = numpy_helper.to_array(weight)
-        scale = _scale(graph, target, float(np.abs(values).max()) or 1.0)
-        by = numpy_helper.to_array(graph.initializer[-1]).astype(np.float32)
+        scale, by = _scale(graph, target, float(np.abs(values).max()) or 1.0)
         stored = np.clip(values / by, -_LARGEST, _LARGEST).astype(ml_dtypes.float8_e4m3fn)
         graph.initializer.append(_tensor(f"{target}.stored", stored))
         graph.node.append(_node("DequantizeLinear", [f"{target}.stored", scale, _ZERO], target))
     return target
 
 
-def _scale(graph: onnx.GraphProto, target: str, largest: float) -> str:
+def _scale(graph: onnx.GraphProto, target: str, largest: float) -> tuple[str, float]:
+    """Return the name of a scale, and its number as bf16 holds it."""
     scale = np.array(largest / _LARGEST).astype(ml_dtypes.bfloat16)
     graph.initializer.append(_tensor(f"{target}.scale", scale))
-    return f"{target}.scale"
+    return f"{target}.scale", float(scale)
 
 
 def _node(operator: str, inputs: list[str], output: str) -> onnx.NodeProto:
